@@ -1,0 +1,1 @@
+//! QUIC and TLS for both sides: certificates, framed calls, sessions.

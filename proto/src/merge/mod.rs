@@ -1,0 +1,9 @@
+//! Merging is a join: what a record does to a replica, and what two replicas make of each other.
+//!
+//! Everything here is a decision over facts: a [`Replica`] answers questions and takes rows, and knows
+//! nothing of SQL or memory. The same functions run in the servers, in the simulator and in the tests
+//! that try every order of every small history.
+
+mod state;
+
+pub use state::{Binding, Head, Register, Replica, Tombstone};

@@ -1,0 +1,3 @@
+//! The Vice server: replicated volumes, callbacks, location.
+
+pub mod env;

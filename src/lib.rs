@@ -1,0 +1,20 @@
+//! venus: the Coda cache manager.
+//!
+//! A line runs between the core, which knows no kernel, socket, clock or home directory, and the shell
+//! (feature `daemon`), which brings them. A row uses the rows below it, never above.
+//!
+//! ```text
+//!  shell    main  daemon  fuse  control  net (quic, dns)             the simulator
+//!  ──────── feature `daemon` above this line ─────────────────────────────
+//!  face     venus                      the assembled manager: what fuse, control and the simulator call
+//!  work     ops
+//!  peers    replica  callback
+//!  things   cache  volume  realm
+//!  ground   store  env  fid  config
+//!  ──────── the venus package above this line ─────────────────────────────
+//!  wire     coda-proto
+//! ```
+
+pub mod env;
+pub mod error;
+pub mod venus;
