@@ -15,6 +15,8 @@
 //!  wire     coda-proto
 //! ```
 
+pub mod config;
 pub mod env;
 pub mod error;
+pub mod events;
 pub mod venus;

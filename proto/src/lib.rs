@@ -4,6 +4,7 @@
 //! [`Malformed`] instead of panicking, whatever the bytes.
 
 pub mod acl;
+pub mod control;
 pub mod frame;
 pub mod id;
 pub mod merge;
