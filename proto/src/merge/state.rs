@@ -2,13 +2,17 @@
 //!
 //! ```text
 //!  Head        one per object: what it is, its past, its contents' versions, its registers
-//!  Binding     (directory, name, fid): the dots that made it, and its origin
-//!  Tombstone   (directory, fid, dot): that a fid was unbound, and which version of it the remover saw
+//!  Binding     (directory, name, object, origin): the dots that made it
+//!  Tombstone   (object, dot, origin): that a record unbound it, where, and which version the remover saw
 //! ```
 //!
-//! A directory's past governs its bindings and tombstones; an object's own past governs its Head.
+//! **An object's own past governs all of its rows**: its Head, its bindings in whichever directory, and
+//! its tombstones. Every record that binds or unbinds an object touches it, so two replicas with equal
+//! pasts of an object agree about all its places, and an object travels between members as one piece,
+//! however large its directory. A directory's past says which records about its entries it has seen; its
+//! listing is the sum of what its children say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{Author, Dot, Fid, Kind, Name, Past, Sibling};
 
@@ -36,13 +40,18 @@ pub struct Head {
     pub siblings: Vec<Sibling>,
     /// Target of a symbolic link.
     pub target: Vec<u8>,
-    /// `mode`, `owner`, `group`, `mtime`, `acl`, `quota.min`, `quota.max`, and attributes as `x:NAME`.
+    /// `mode`, `owner`, `group`, `mtime`, `acl`, `quota.min`, `quota.max`, and attributes as `x:NAME`. Read
+    /// and written through the methods of `Head`.
     pub registers: BTreeMap<Vec<u8>, Register>,
-    /// People must decide something here.
+    /// Lists set concurrently, by the record that set each; the register `acl` is what all of them allow.
+    /// One at most, unless people must decide.
+    pub acls: BTreeMap<Dot, Register>,
+    /// People must decide something here: the object came back, or several lists are set. A function of
+    /// the object's other rows.
     pub marked: bool,
 }
 
-/// One name of a directory for one object.
+/// One name of a directory for one object. Rows are keyed by `(dir, name, fid, origin)`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Binding {
     /// The directory.
@@ -51,23 +60,49 @@ pub struct Binding {
     pub name: Name,
     /// The object.
     pub fid: Fid,
-    /// The mutations that made it. A binding without dots is gone.
-    pub dots: BTreeSet<Dot>,
     /// The create or link that first made it, inherited by renames.
     pub origin: Dot,
-    /// The highest Lamport time of its dots' records.
-    pub lamport: u64,
+    /// The mutations that made it, each with its Lamport time.
+    pub dots: BTreeMap<Dot, u64>,
+    /// The tree rule put it here (see `shown`), whether or not it has dots of its own: an object that came
+    /// back, or one that a cycle of renames would have cut off.
+    pub derived: bool,
+    /// Whether directories list it. Of the places of one origin, one shows.
+    pub shown: bool,
 }
 
-/// That a binding was taken away, and what its remover saw.
+impl Binding {
+    /// The dot that decides who keeps the plain name: the smallest that made it.
+    pub fn dot(&self) -> Dot {
+        self.dots.keys().next().copied().unwrap_or(self.origin)
+    }
+    /// The (Lamport time, dot) by which the places of one origin are compared.
+    pub fn rank(&self) -> (u64, Dot) {
+        self.dots.iter().map(|(dot, lamport)| (*lamport, *dot)).max().unwrap_or((0, self.origin))
+    }
+    /// The highest Lamport time of its dots' records.
+    pub fn lamport(&self) -> u64 {
+        self.rank().0
+    }
+    /// Whether nothing holds it any more: its row is to be removed.
+    pub fn is_gone(&self) -> bool {
+        self.dots.is_empty() && !self.derived
+    }
+}
+
+/// That a binding was taken away, and what its remover saw. Rows are keyed by `(fid, dot, origin)`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tombstone {
-    /// The directory whose past governs it.
+    /// The directory that the remover named.
     pub dir: Fid,
+    /// The name there.
+    pub name: Name,
     /// The object unbound.
     pub fid: Fid,
     /// The removing record.
     pub dot: Dot,
+    /// Its Lamport time.
+    pub lamport: u64,
     /// The origin taken away.
     pub origin: Dot,
     /// The version of the object that the remover saw, its own update included.
@@ -88,21 +123,19 @@ pub trait Replica {
     /// Forgets a dead object (neither bound nor wanted by any tombstone).
     fn drop_head(&mut self, fid: Fid) -> Result<(), Self::Error>;
 
-    /// All bindings of a name.
+    /// All bindings of a name, shown or not.
     fn bindings_named(&self, dir: Fid, name: &[u8]) -> Result<Vec<Binding>, Self::Error>;
-    /// All bindings of an object, in whichever directory.
+    /// All bindings of an object, in whichever directory, shown or not.
     fn bindings_of(&self, fid: Fid) -> Result<Vec<Binding>, Self::Error>;
-    /// All bindings of a directory.
-    fn bindings_in(&self, dir: Fid) -> Result<Vec<Binding>, Self::Error>;
-    /// Whether a directory has any binding.
+    /// All bindings that the tree rule made. They are few: a replica keeps an index of them.
+    fn derived_bindings(&self) -> Result<Vec<Binding>, Self::Error>;
+    /// Whether a directory shows no binding.
     fn is_empty(&self, dir: Fid) -> Result<bool, Self::Error>;
-    /// Writes a binding; one without dots is removed.
+    /// Writes a binding; one that [is gone](Binding::is_gone) is removed.
     fn put_binding(&mut self, binding: Binding) -> Result<(), Self::Error>;
 
     /// All tombstones of an object.
     fn tombstones_of(&self, fid: Fid) -> Result<Vec<Tombstone>, Self::Error>;
-    /// All tombstones of a directory.
-    fn tombstones_in(&self, dir: Fid) -> Result<Vec<Tombstone>, Self::Error>;
     /// Writes a tombstone.
     fn put_tombstone(&mut self, tombstone: Tombstone) -> Result<(), Self::Error>;
 
