@@ -16,6 +16,8 @@
 //! ```
 
 pub mod config;
+#[cfg(feature = "daemon")]
+pub mod control;
 pub mod env;
 pub mod error;
 pub mod events;
