@@ -1,0 +1,148 @@
+//! A workload, and the three places where it runs in alternation.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, ensure};
+
+use crate::{mirror, report::Line};
+
+/// What we want to reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reach {
+    /// At most this many times as long as locally.
+    TimesLocal(f64),
+    /// At most this many times as long as on the mirror.
+    TimesMirror(f64),
+    /// At least this many units per second.
+    PerSecond(f64),
+    /// At most this many times as long as its baseline on the mount itself.
+    TimesBaseline(f64),
+}
+
+/// Something that is timed.
+pub trait Workload {
+    /// One word.
+    fn name(&self) -> &'static str;
+    /// One line for people.
+    fn about(&self) -> String;
+    /// How many units one run does, and what they are.
+    fn amount(&self) -> (f64, &'static str);
+    /// The aim.
+    fn reach(&self) -> Reach;
+    /// Whether the client's cache is emptied before each run.
+    fn cold(&self) -> bool {
+        false
+    }
+    /// Makes what the runs need, in an empty directory.
+    fn prepare(&self, dir: &Path) -> anyhow::Result<()>;
+    /// One run: seconds. `round` tells runs apart.
+    fn run(&self, dir: &Path, round: usize) -> anyhow::Result<f64>;
+    /// One run where there is no mount: seconds. Differs where the comparison is with something else.
+    fn run_locally(&self, dir: &Path, round: usize) -> anyhow::Result<f64> {
+        self.run(dir, round)
+    }
+    /// Something easier on the same mount to compare with: seconds.
+    fn baseline(&self, _dir: &Path, _round: usize) -> anyhow::Result<Option<f64>> {
+        Ok(None)
+    }
+}
+
+/// The mount, a local directory, and a mirror of another one.
+pub struct Places {
+    mount: PathBuf,
+    local: PathBuf,
+    mirrored: PathBuf,
+    behind: PathBuf,
+    flush: Option<String>,
+    /// Unmounted when dropped.
+    _session: fuser::BackgroundSession,
+}
+
+impl Places {
+    /// Makes a directory on the mount and two below `local`, one of them behind a mirror.
+    pub fn new(mount: &Path, local: &Path, flush: Option<String>) -> anyhow::Result<Places> {
+        let name = format!("coda-bench-{}", std::process::id());
+        let below = |base: &Path, name: &str| -> anyhow::Result<PathBuf> {
+            let dir = base.canonicalize().with_context(|| base.display().to_string())?.join(name);
+            fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
+            Ok(dir)
+        };
+        let mount = below(mount, &name)?;
+        let behind = below(local, &format!("{name}-behind"))?;
+        let mirrored = below(local, &format!("{name}-mirror"))?;
+        let local = below(local, &name)?;
+        let session = mirror::mount(&behind, &mirrored).context("mounting the mirror")?;
+        Ok(Places { mount, local, mirrored, behind, flush, _session: session })
+    }
+
+    /// Runs a workload at each place in turn, `rounds` times.
+    pub fn measure(&self, workload: &dyn Workload, rounds: usize) -> anyhow::Result<Line> {
+        let dirs = [&self.mount, &self.local, &self.mirrored].map(|place| place.join(workload.name()));
+        for dir in &dirs {
+            fs::create_dir(dir).with_context(|| dir.display().to_string())?;
+            workload.prepare(dir).with_context(|| dir.display().to_string())?;
+        }
+        let mut times: [Vec<f64>; 3] = Default::default();
+        let mut baseline = Vec::new();
+        for round in 0..rounds {
+            for (place, dir) in dirs.iter().enumerate() {
+                let seconds = if place == 0 {
+                    if workload.cold() {
+                        self.flush()?;
+                    }
+                    workload.run(dir, round)
+                } else {
+                    workload.run_locally(dir, round)
+                };
+                if place == 0 {
+                    baseline.extend(workload.baseline(dir, round)?);
+                }
+                times[place].push(seconds.with_context(|| dir.display().to_string())?);
+            }
+        }
+        for dir in &dirs {
+            fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;
+        }
+        Ok(Line::new(workload, times.map(median), (!baseline.is_empty()).then(|| median(baseline))))
+    }
+
+    fn flush(&self) -> anyhow::Result<()> {
+        let command = self.flush.as_ref().context("a cold run needs --flush")?;
+        let status =
+            Command::new("sh").arg("-c").arg(command).stdout(std::process::Stdio::null()).status()?;
+        ensure!(status.success(), "`{command}` failed ({status})");
+        Ok(())
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        for dir in [&self.mount, &self.local, &self.behind] {
+            let _ = fs::remove_dir_all(dir);
+        }
+    }
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    match times.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => times[n / 2],
+        n => (times[n / 2 - 1] + times[n / 2]) / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_middle_two() {
+        assert_eq!(median(vec![5.0, 1.0, 3.0]), 3.0);
+        assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), 2.5);
+    }
+}
