@@ -1,1 +1,76 @@
 //! QUIC and TLS for both sides: certificates, framed calls, sessions.
+//!
+//! ```text
+//!  authority ─ issues ─▶ credentials ─ prove ─▶ certificate (who is this?) ◀─ judged by ─ trust
+//!
+//!  Dialer ── one connection per endpoint, one stream per call ──▶ Listener ──▶ a Service
+//! ```
+//!
+//! A stream begins with one byte that says what it is ([`exchange::Opening`]); then come frames of
+//! `coda_proto::frame` and raw bulk bytes. A newcomer would expect a QUIC acknowledgement to count as a
+//! sign of life. It does not: the kernel of a hung server acknowledges packets, so only a frame on the
+//! call itself, or bulk bytes that move, do.
+
+pub mod authority;
+mod canary;
+pub mod certificate;
+pub mod credentials;
+mod dial;
+pub mod dialer;
+pub mod exchange;
+mod life;
+pub mod listener;
+mod pool;
+mod serve;
+pub mod session;
+pub mod tls;
+mod transport;
+pub mod trust;
+
+use coda_proto::ServerId;
+
+pub use authority::Authority;
+pub use credentials::Credentials;
+pub use dialer::{Dialer, Names, SystemNames};
+pub use listener::{Limits, Listener};
+pub use session::SessionStream;
+pub use trust::Trust;
+
+/// Where a server can be reached, and whose certificate it must show.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// The realm whose authority must have signed the server's certificate.
+    pub realm: String,
+    /// An address, or a name.
+    pub host: String,
+    /// UDP port.
+    pub port: u16,
+    /// The server it must be; `None`: any of the realm.
+    pub server: Option<ServerId>,
+}
+
+/// Why a call brought no answer. A refusal is an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The port is closed, the host unreachable, or the connection was closed: death at once.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// No sign of life on this call for the silence limit.
+    #[error("silent")]
+    Silent,
+    /// It is not the realm's server: its certificate does not convince.
+    #[error("not trusted: {0}")]
+    Untrusted(String),
+    /// It answers nonsense.
+    #[error("malformed answer: {0}")]
+    Malformed(String),
+}
+
+/// A call's urgency: where both have bytes to send, the foreground's go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Nobody waits.
+    Background,
+    /// Somebody waits.
+    Foreground,
+}

@@ -1,0 +1,73 @@
+//! When a peer last showed a sign of life.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until};
+
+/// The time of the last sign of life, shared by whoever sees one and whoever waits for one.
+#[derive(Clone)]
+pub(crate) struct Life(Arc<Mutex<Instant>>);
+
+/// How often a wait looks at another's life.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Life {
+    /// Alive now.
+    pub fn new() -> Life {
+        Life(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    /// A sign was seen.
+    pub fn shown(&self) {
+        self.shown_at(Instant::now());
+    }
+
+    /// When the last one was.
+    pub fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes every sign of `other` for one of ours, for as long as it is polled.
+    pub async fn follow(&self, other: &Life) {
+        loop {
+            self.shown_at(other.last());
+            sleep_until(Instant::now() + LOOK).await;
+        }
+    }
+
+    fn shown_at(&self, when: Instant) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = (*last).max(when);
+    }
+
+    /// Ends when none was seen for `silence`.
+    pub async fn silent_for(&self, silence: Duration) {
+        loop {
+            let end = self.last() + silence;
+            if end <= Instant::now() {
+                return;
+            }
+            sleep_until(end).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_counts_from_the_last_sign() {
+        let (life, start) = (Life::new(), Instant::now());
+        let sign = life.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            sign.shown();
+        });
+        life.silent_for(Duration::from_secs(15)).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(24));
+    }
+}
