@@ -61,7 +61,8 @@ pub enum Priority {
 
 /// One long-lived stream to a server: its events in order, and our acknowledgements back.
 pub trait SessionStream: Send {
-    /// The next event. An error ends the session.
+    /// The next event. An error ends the session. Dropping the future loses nothing: whoever asks again
+    /// gets the event that was under way.
     fn next(&mut self) -> BoxFuture<'_, Result<wire::Event, CallError>>;
     /// Acknowledges events up to `seq`, or pings.
     fn say(&mut self, word: wire::ClientWord) -> BoxFuture<'_, Result<(), CallError>>;

@@ -15,10 +15,14 @@
 //!  wire     coda-proto
 //! ```
 
+pub mod callback;
 pub mod config;
 #[cfg(feature = "daemon")]
 pub mod control;
 pub mod env;
 pub mod error;
 pub mod events;
+pub mod realm;
+pub mod replica;
 pub mod venus;
+pub mod volume;
