@@ -22,6 +22,8 @@ pub mod control;
 pub mod env;
 pub mod error;
 pub mod events;
+#[cfg(feature = "daemon")]
+pub mod fuse;
 pub mod realm;
 pub mod replica;
 pub mod venus;

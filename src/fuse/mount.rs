@@ -1,0 +1,226 @@
+//! Mounting a manager, and taking the mount away again.
+//!
+//! A privileged venus mounts by itself; an ordinary user's goes through `fusermount3`.
+
+use std::{
+    ffi::CString,
+    fs::OpenOptions,
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Once,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use tokio::{runtime::Handle, sync::mpsc};
+
+use super::{
+    adapter::Adapter,
+    desk::Desk,
+    directory::OpenDirs,
+    file::OpenFiles,
+    inode::Inodes,
+    notifier::{self, Ear, Waves},
+    point::{self, Cover},
+};
+use crate::venus::face::Face;
+
+/// Threads that read requests.
+const MAX_THREADS: usize = 4;
+
+/// How to mount.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where.
+    pub at: PathBuf,
+    /// Whose mount it is: everybody else is kept out by the kernel. Only the privileged may name another
+    /// user than themselves.
+    pub owner: Option<(u32, u32)>,
+    /// All users see the mount. What one saw is then not believed for another.
+    pub shared: bool,
+    /// Lets the kernel use containers by itself where it can.
+    pub passthrough: bool,
+}
+
+impl Options {
+    /// The default: for the user who runs venus, as fast as the kernel allows.
+    pub fn at(at: impl Into<PathBuf>) -> Options {
+        Options { at: at.into(), owner: None, shared: false, passthrough: true }
+    }
+}
+
+/// A mounted manager. Dropping it does not unmount; [`Mounted::unmount`] does.
+pub struct Mounted {
+    at: PathBuf,
+    session: BackgroundSession,
+    below: point::Below,
+}
+
+/// How the mount went away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// Nobody was inside.
+    Clean,
+    /// Processes were inside: the mount is gone from the tree, and they keep what they had for as long as
+    /// venus lives.
+    Detached {
+        /// Who they are: process and name.
+        inside: Vec<(u32, String)>,
+    },
+}
+
+/// Mounts `face`. What is left of an earlier venus at this place is cleared.
+pub fn mount<F: Face>(face: Arc<F>, runtime: Handle, options: &Options) -> io::Result<Mounted> {
+    let privileged = is_privileged();
+    point::clear_stale(&options.at, privileged)?;
+    let mut below = point::Below::open(&options.at, privileged)?;
+
+    let (own, own_forgets) = mpsc::unbounded_channel();
+    let inodes = Arc::new(Inodes::new(face.root()));
+    let waves = Arc::new(Waves::default());
+    let forgets = face.forgets();
+    let desk = Arc::new(Desk {
+        face,
+        runtime: runtime.clone(),
+        inodes: inodes.clone(),
+        files: OpenFiles::default(),
+        dirs: OpenDirs::default(),
+        waves: waves.clone(),
+        forgets: own,
+        one_user: !options.shared,
+        passthrough: AtomicBool::new(options.passthrough),
+        epochs: AtomicBool::new(false),
+        fallback: Once::new(),
+    });
+    if options.passthrough && !privileged {
+        desk.fall_back(&"venus is not privileged");
+    }
+
+    let config = config(options);
+    let adapter = Adapter { desk: desk.clone() };
+    let session = if privileged {
+        let device = mount_directly(options)?;
+        // The kernel keeps other users out; the library would compare with the wrong owner.
+        match Session::from_fd(adapter, device, SessionACL::All, config) {
+            Ok(session) => session,
+            Err(error) => {
+                let _ = point::detach(&options.at, true);
+                return Err(error);
+            }
+        }
+    } else {
+        Session::new(adapter, &options.at, &config)?
+    };
+    below.guard()?;
+
+    let ear = Ear::new(notifier::duplicate(&session)?, session.notifier());
+    desk.epochs.store(ear.knows_epochs(), Ordering::Relaxed);
+    let listening = notifier::run(ear, inodes, waves, forgets, own_forgets);
+    thread::Builder::new().name("notifier".into()).spawn(move || runtime.block_on(listening))?;
+    Ok(Mounted { at: options.at.clone(), session: session.spawn()?, below })
+}
+
+impl Mounted {
+    /// Where it is mounted.
+    pub fn at(&self) -> &Path {
+        &self.at
+    }
+
+    /// Whether the mount is gone, by whoever's hand.
+    pub fn has_ended(&self) -> bool {
+        self.session.guard.is_finished()
+    }
+
+    /// Takes the mount away, patiently for `patience`; then from the tree only, naming who is inside.
+    pub fn unmount(self, patience: Duration) -> io::Result<Farewell> {
+        let privileged = is_privileged();
+        let mut left = patience;
+        let step = Duration::from_millis(50);
+        let farewell = loop {
+            if self.has_ended() {
+                break Farewell::Clean;
+            }
+            match point::leave(&self.at, privileged)? {
+                Cover::Gone => break Farewell::Clean,
+                Cover::Busy if left.is_zero() => {
+                    let inside = point::inside(&self.at);
+                    point::detach(&self.at, privileged)?;
+                    break Farewell::Detached { inside };
+                }
+                Cover::Busy => {
+                    left = left.saturating_sub(step);
+                    thread::sleep(step);
+                }
+            }
+        };
+        // What an earlier venus left below kept the directory underneath out of reach; not needed any more.
+        point::clear_stale(&self.at, privileged)?;
+        self.below.restore();
+        if farewell == Farewell::Clean {
+            // A clean end is an end of the session, too; then every answer has been given.
+            let _ = self.session.join();
+        } else {
+            // Its threads serve those inside until the process ends.
+            std::mem::forget(self.session);
+        }
+        Ok(farewell)
+    }
+}
+
+fn config(options: &Options) -> Config {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(point::SOURCE.into()),
+        MountOption::Subtype(point::SUBTYPE.into()),
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::NoAtime,
+    ];
+    config.acl = if options.shared { SessionACL::All } else { SessionACL::Owner };
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+    config.n_threads = Some(cores.min(MAX_THREADS));
+    config.clone_fd = true;
+    config
+}
+
+/// Mounts without a helper, as the privileged may, for whichever user.
+///
+/// It may be mounted over the dead mount of an earlier venus: that one keeps the directory underneath out of
+/// reach, so that not even between two lives of venus anybody writes into it by mistake.
+fn mount_directly(options: &Options) -> io::Result<OwnedFd> {
+    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
+    // SAFETY: these two cannot fail and touch nothing.
+    let (uid, gid) = options.owner.unwrap_or(unsafe { (libc::getuid(), libc::getgid()) });
+    let mut data = format!("fd={},rootmode=40755,user_id={uid},group_id={gid}", device.as_raw_fd());
+    if options.shared {
+        data.push_str(",allow_other");
+    }
+    let kind = CString::new(format!("fuse.{}", point::SUBTYPE))?;
+    let (source, data) = (CString::new(point::SOURCE)?, CString::new(data)?);
+    let target = CString::new(options.at.as_os_str().as_bytes())?;
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOATIME;
+    // SAFETY: all five point to strings that live through the call.
+    let result =
+        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) };
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        return Err(io::Error::new(error.kind(), format!("mounting at {}: {error}", options.at.display())));
+    }
+    Ok(OwnedFd::from(device))
+}
+
+/// Whether this process may mount and register containers with the kernel (CAP_SYS_ADMIN).
+pub fn is_privileged() -> bool {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective.is_some_and(|set| u64::from_str_radix(set.trim(), 16).is_ok_and(|set| set & CAP_SYS_ADMIN != 0))
+}

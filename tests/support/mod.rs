@@ -1,0 +1,34 @@
+//! What tests on real mounts share.
+
+#![allow(dead_code)]
+
+use std::time::Duration;
+
+/// Whether this machine mounts FUSE file systems. A test that cannot run says so; with
+/// `CODA_REQUIRE_MOUNT=1` that is a failure.
+pub fn can_mount() -> bool {
+    let possible = std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
+    if !possible {
+        assert!(
+            std::env::var_os("CODA_REQUIRE_MOUNT").is_none_or(|value| value != "1"),
+            "/dev/fuse cannot be opened, and CODA_REQUIRE_MOUNT=1 wants the mount tests to run"
+        );
+        eprintln!("skipped: /dev/fuse cannot be opened");
+    }
+    possible
+}
+
+/// Waits until something holds.
+pub fn soon(what: &str, holds: impl FnMut() -> bool) {
+    within(Duration::from_secs(10), what, holds);
+}
+
+/// Waits until something holds, at most `limit`.
+#[allow(clippy::disallowed_methods)] // A test of real processes lives in real time.
+pub fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
