@@ -1,1 +1,22 @@
-fn main() {}
+//! One program with several names: `cfs`, and by the name it is called, `codacon`, `venus-setup` and
+//! `coda-client-setup`.
+
+use std::{env, ffi::OsString, path::Path, process::ExitCode};
+
+fn main() -> ExitCode {
+    let mut words: Vec<OsString> = env::args_os().collect();
+    let called = if words.is_empty() { OsString::new() } else { words.remove(0) };
+    let called = Path::new(&called).file_name().map(|name| name.to_string_lossy().into_owned());
+    if let Some(name @ ("codacon" | "venus-setup" | "coda-client-setup")) = called.as_deref() {
+        words.insert(0, name.into());
+    }
+    let (mut input, mut out, mut err) = (std::io::stdin().lock(), std::io::stdout(), std::io::stderr());
+    let world = cfs::World {
+        connect: &mut |socket, hint| cfs::socket::connect(socket, hint),
+        input: &mut input,
+        out: &mut out,
+        err: &mut err,
+        here: env::current_dir().unwrap_or_default(),
+    };
+    ExitCode::from(cfs::run(words, world).code())
+}

@@ -1,0 +1,79 @@
+//! `cfs forcereintegrate` and `cfs writereconnect`: sends what waits to be sent, now, and waits for it.
+
+use coda_proto::control::{Reply, Request, Sent};
+
+use super::Command;
+
+pub const COMMAND: Command = Command {
+    name: "forcereintegrate",
+    short: &["fr"],
+    usage: "cfs forcereintegrate [dir ...]",
+    about: "sends what is pending for the dirs' volumes (all without dirs) and waits",
+    run: |talk, args| {
+        let dirs = args.rest(0, usize::MAX)?;
+        if dirs.is_empty() {
+            let answer = talk.ask(Request::Reintegrate { paths: vec![] });
+            talk.answer(None, answer, |_| String::new());
+        }
+        talk.each(
+            &dirs,
+            |path| Request::Reintegrate { paths: vec![path] },
+            |reply| match reply {
+                Reply::Sent(volumes) => volumes.iter().map(text).collect(),
+                _ => String::new(),
+            },
+        );
+        Ok(())
+    },
+};
+
+pub const WRITE_RECONNECT: Command = Command {
+    name: "writereconnect",
+    short: &["wr"],
+    usage: "cfs writereconnect [dir ...]",
+    about: "ends write-disconnected operation of the dirs' volumes: sends what is pending",
+    run: |talk, args| {
+        let dirs = args.rest(0, usize::MAX)?;
+        if dirs.is_empty() {
+            let answer = talk.ask(Request::Reintegrate { paths: vec![] });
+            talk.answer(None, answer, |_| String::new());
+        }
+        talk.each(&dirs, |path| Request::Reintegrate { paths: vec![path] }, |_| String::new());
+        Ok(())
+    },
+};
+
+fn text(sent: &Sent) -> String {
+    let why = match sent.why.as_str() {
+        "" => String::new(),
+        why => format!("Reintegration failed: {why}\n"),
+    };
+    match sent.remaining {
+        0 => format!("Modifications to {} reintegrated to server\n", sent.volume),
+        count => format!("{count} CML entries remaining for volume {}\n{why}", sent.volume),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fake::{Fake, run};
+
+    #[test]
+    fn tells_for_each_dir_what_was_sent_or_remains() {
+        let mut fake = Fake::world();
+        fake.kill("srv1.example.org");
+        fake.kill("srv2.example.org");
+        assert_eq!(
+            run(&mut fake, "fr src", "").out,
+            "3 CML entries remaining for volume p.src\nReintegration failed: no server can be reached\n"
+        );
+        assert_eq!(run(&mut fake, "reconnect", "").code, 0);
+        assert_eq!(run(&mut fake, "fr src", "").out, "Modifications to p.src reintegrated to server\n");
+    }
+
+    #[test]
+    fn without_dirs_and_as_writereconnect_it_is_silent() {
+        assert_eq!(run(&mut Fake::world(), "forcereintegrate", "").out, "");
+        assert_eq!(run(&mut Fake::world(), "wr src", "").out, "");
+    }
+}

@@ -1,0 +1,133 @@
+//! The subcommands, by name and abbreviation, exactly: no prefix is guessed at.
+
+use crate::{Talk, args::Args, exit::Stop};
+
+mod acl;
+mod checkservers;
+mod checkvolumes;
+mod disconnect;
+mod events;
+mod flushcache;
+mod flushobject;
+mod flushvolume;
+mod forcereintegrate;
+mod getfid;
+mod getmountpoint;
+mod getpath;
+mod help;
+mod listacl;
+mod listcache;
+mod listvol;
+mod lsmount;
+mod mkmount;
+mod reconnect;
+mod rmmount;
+mod setacl;
+mod setquota;
+mod setup;
+mod status;
+mod strong;
+mod whereis;
+
+/// One subcommand.
+pub struct Command {
+    /// Its name.
+    pub name: &'static str,
+    /// Its other names.
+    pub short: &'static [&'static str],
+    /// How it is called.
+    pub usage: &'static str,
+    /// What it does, in one line.
+    pub about: &'static str,
+    /// Does it. What fails for one object of several is told, not returned.
+    pub run: fn(&mut Talk<'_>, Args) -> Result<(), Stop>,
+}
+
+/// All of them, in order of names.
+pub const COMMANDS: &[&Command] = &[
+    &strong::ADAPTIVE,
+    &checkservers::COMMAND,
+    &checkvolumes::COMMAND,
+    &setup::CLIENT,
+    &events::CODACON,
+    &disconnect::COMMAND,
+    &events::COMMAND,
+    &flushcache::COMMAND,
+    &flushobject::COMMAND,
+    &flushvolume::COMMAND,
+    &forcereintegrate::COMMAND,
+    &getfid::COMMAND,
+    &getmountpoint::COMMAND,
+    &getpath::COMMAND,
+    &help::COMMAND,
+    &listacl::COMMAND,
+    &listcache::COMMAND,
+    &listvol::COMMAND,
+    &lsmount::COMMAND,
+    &mkmount::COMMAND,
+    &reconnect::COMMAND,
+    &rmmount::COMMAND,
+    &setacl::COMMAND,
+    &setquota::COMMAND,
+    &status::COMMAND,
+    &strong::COMMAND,
+    &setup::VENUS,
+    &whereis::COMMAND,
+    &forcereintegrate::WRITE_RECONNECT,
+];
+
+/// The command of this name or abbreviation.
+pub fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.name == name || command.short.contains(&name)).copied()
+}
+
+/// Why a command of older versions is not here.
+pub fn gone(name: &str) -> Option<&'static str> {
+    GONE.iter().find(|(names, _)| names.contains(&name)).map(|(_, why)| *why)
+}
+
+const LATER: &str = "not in this version; docs/status.md says what is planned";
+const GONE: &[(&[&str], &str)] = &[
+    (&["beginrepair", "br", "endrepair", "er", "expand", "collapse"], LATER),
+    (&["checklocal", "discardlocal", "listlocal", "preservelocal"], LATER),
+    (&["checkpointml", "ck", "purgeml", "writedisconnect", "wd"], LATER),
+    (
+        &["getpfid", "lookaside", "lka", "markincon", "redir", "examineclosure", "ec", "replayclosure", "rc"],
+        LATER,
+    ),
+    (
+        &["clearpriorities", "cp", "zonelimit", "zl"],
+        "what is evicted first and when writers wait is not set by hand",
+    ),
+    (&["disableasr", "dasr", "enableasr", "easr", "flushasr", "fasr"], "there are no automatic resolvers"),
+    (&["cpuname", "@cpu", "sysname", "@sys"], "names with @cpu and @sys are not expanded"),
+    (&["setvol", "sv"], "not supported, as ever; volutil on a server changes volumes"),
+    (&["truncatelog", "tl"], "there is no log to truncate: the store keeps itself small"),
+    (&["unloadkernel", "uk"], "there is no kernel module"),
+    (&["waitforever", "wf"], "a call ends within rpc_timeout; programs try again"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_means_two_commands_and_the_list_is_in_order() {
+        let names: Vec<_> =
+            COMMANDS.iter().flat_map(|command| [&[command.name], command.short].concat()).collect();
+        let gone = GONE.iter().flat_map(|(names, _)| names.iter().copied());
+        let mut all: Vec<_> = names.iter().copied().chain(gone).collect();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
+    }
+
+    #[test]
+    fn every_usage_starts_with_how_the_command_is_called() {
+        for command in COMMANDS {
+            let words: Vec<_> = command.usage.split_whitespace().take(2).collect();
+            assert!(words.contains(&command.name), "{}", command.usage);
+        }
+    }
+}
