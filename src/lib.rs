@@ -24,6 +24,8 @@ pub mod error;
 pub mod events;
 #[cfg(feature = "daemon")]
 pub mod fuse;
+#[cfg(feature = "daemon")]
+pub mod net;
 pub mod realm;
 pub mod replica;
 pub mod venus;

@@ -25,8 +25,17 @@ use crate::{certificate, credentials};
 /// What is believed about realms' authorities.
 #[derive(Debug)]
 pub struct Trust {
-    pinned: Mutex<BTreeMap<String, CertificateDer<'static>>>,
+    pinned: Mutex<Pins>,
     known: Known,
+}
+
+/// The pinned authority of each realm, or why it cannot be read: then nobody is believed in its place.
+pub type Pins = BTreeMap<String, Result<CertificateDer<'static>, String>>;
+
+/// Reads the authority that a PEM file holds.
+pub fn read_authority(path: &Path) -> Result<CertificateDer<'static>, String> {
+    let found = credentials::read_certificates(path).map_err(|error| error.to_string())?;
+    Ok(found.into_iter().next().expect("at least one is read"))
 }
 
 /// Where fingerprints are kept.
@@ -51,26 +60,25 @@ impl Trust {
 
     /// Pins a realm's authority.
     pub fn pin(&self, realm: &str, authority: CertificateDer<'static>) {
-        self.pinned().insert(realm.to_owned(), authority);
+        self.pinned().insert(realm.to_owned(), Ok(authority));
     }
 
-    /// Pins a realm's authority, read from a PEM file.
-    pub fn pin_file(&self, realm: &str, path: &Path) -> Result<(), credentials::CredentialsError> {
-        let authority = credentials::read_certificates(path)?.remove(0);
-        self.pin(realm, authority);
-        Ok(())
+    /// Pins these authorities, and no others.
+    pub fn pin_only(&self, pins: Pins) {
+        *self.pinned() = pins;
     }
 
     /// Whether this authority may speak for the realm, as far as is known. Writes nothing.
     pub fn accepts(&self, realm: &str, authority: &CertificateDer<'_>) -> Result<(), String> {
         if let Some(pinned) = self.pinned().get(realm) {
-            return match pinned == authority {
-                true => Ok(()),
-                false => Err(format!(
+            return match pinned {
+                Ok(pinned) if pinned == authority => Ok(()),
+                Ok(pinned) => Err(format!(
                     "{realm} shows the authority {}, but {} is pinned",
                     certificate::fingerprint(authority),
                     certificate::fingerprint(pinned)
                 )),
+                Err(why) => Err(format!("the authority of {realm} cannot be read: {why}")),
             };
         }
         match &self.known {
@@ -94,7 +102,7 @@ impl Trust {
         append(path, &line).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    fn pinned(&self) -> MutexGuard<'_, BTreeMap<String, CertificateDer<'static>>> {
+    fn pinned(&self) -> MutexGuard<'_, Pins> {
         self.pinned.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
