@@ -23,6 +23,8 @@ mod race;
 mod server;
 mod session;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -1,0 +1,6 @@
+//! Stories about servers that fall silent, die, return or lie, in simulated time.
+
+mod death;
+mod promises;
+mod realms;
+mod world;
