@@ -1,0 +1,369 @@
+//! One client's user: draws operations, does them through the client's face, and tells the model. Each read is
+//! judged at once.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use venus::{
+    error::Error,
+    venus::face::{Caller, Face, NodeKind, ObjectId, OpenMode, RenameMode},
+};
+
+use crate::{
+    chance::Chance,
+    fabric::REALM,
+    model::{Model, Outcome, Value, View, author, contents},
+    trace::Trace,
+};
+
+/// The user of every client.
+pub const USER: Caller = Caller { uid: 1000, gid: 1000, pid: 1 };
+
+/// Names that all clients use, and in which directory; the directories are made before anybody starts.
+pub const SHARED: [&str; 4] = ["a", "b", "d0/a", "d0/b"];
+/// Directories there are from the beginning.
+pub const DIRECTORIES: [&str; 2] = ["d0", "d1"];
+/// No operation may take longer, whatever happens to servers and network: several calls, each of which may
+/// find one dead server.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What a world has noticed that must not be.
+#[derive(Clone, Default)]
+pub struct Verdicts(Arc<Mutex<Vec<String>>>);
+
+impl Verdicts {
+    /// Something is wrong.
+    pub fn accuse(&self, trace: &Trace, what: String) {
+        trace.say(format_args!("VIOLATION {what}"));
+        self.0.lock().expect("no holder panics").push(what);
+    }
+
+    /// All of it.
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().expect("no holder panics").clone()
+    }
+}
+
+/// How strictly reads are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strictness {
+    /// No server or client dies and nothing is cut: what was acknowledged is seen, by everybody, at once.
+    Calm {
+        /// But for so long, where sessions may be fenced.
+        slack: Duration,
+    },
+    /// Anything may happen: a client sees at least what it wrote itself.
+    Stormy,
+}
+
+/// The user of one life of a client.
+pub struct Actor<F> {
+    /// Which client.
+    pub client: usize,
+    /// Its face.
+    pub face: Arc<F>,
+    /// Draws.
+    pub chance: Chance,
+    /// Everything that anybody did.
+    pub model: Arc<Mutex<Model>>,
+    /// Where it says what it does.
+    pub trace: Trace,
+    /// Where it complains.
+    pub verdicts: Verdicts,
+    /// How it judges.
+    pub strictness: Strictness,
+    /// Who is told of the contents of lasting writes is on its own; names only this client writes.
+    pub private: Vec<String>,
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
+impl<F: Face> Actor<F> {
+    /// Works until `until`, then rests.
+    pub async fn live(&self, until: Duration) {
+        while self.trace.time() < until {
+            let pause = self.chance.between(Duration::from_millis(1), Duration::from_millis(1_500));
+            tokio::time::sleep(pause).await;
+            self.step().await;
+        }
+    }
+
+    async fn step(&self) {
+        let begun = self.trace.time();
+        let name = self.any_name();
+        let what = match self.chance.below(0..100) {
+            0..=34 => self.read(&name).await,
+            35..=69 => self.write(&name).await,
+            70..=79 => self.remove(&name).await,
+            80..=87 => self.rename(&name).await,
+            88..=93 => self.make_directory().await,
+            _ => self.list().await,
+        };
+        let took = self.trace.time() - begun;
+        if took > PATIENCE {
+            self.accuse(format!("{what} took {:.1} s", took.as_secs_f64()));
+        }
+    }
+
+    /// Reads every name once, and judges what it sees.
+    pub async fn read_everything(&self, names: &[String]) {
+        for name in names {
+            self.read(name).await;
+        }
+    }
+
+    fn any_name(&self) -> String {
+        if !self.private.is_empty() && self.chance.permille(400) {
+            return self.chance.pick(&self.private).clone();
+        }
+        (*self.chance.pick(&SHARED)).to_owned()
+    }
+
+    /// Where a name is that is to be written: one's own, where the name is one's own.
+    fn other_name(&self, name: &str) -> String {
+        if self.private.iter().any(|own| own == name) {
+            self.chance.pick(&self.private).clone()
+        } else {
+            (*self.chance.pick(&SHARED)).to_owned()
+        }
+    }
+
+    async fn read(&self, name: &str) -> String {
+        let begun = self.trace.time();
+        let result = self.look(name).await;
+        let what = format!("read {name}");
+        self.said(&what, &result);
+        let view = self.view(begun, name);
+        match result {
+            Ok(Ok(value)) => self.judge(name, value, view),
+            Ok(Err(nonsense)) => self.accuse(format!("{name}: {nonsense}")),
+            // A file that is removed between look-up and open may be gone; its name is not judged.
+            Err(Error::NotFound(_)) => self.judge(name, Value::Absent, view),
+            Err(error) => self.tolerate(&what, &error),
+        }
+        what
+    }
+
+    fn view(&self, begun: Duration, name: &str) -> View {
+        let (slack, only) = match self.strictness {
+            Strictness::Calm { slack } => (slack, None),
+            Strictness::Stormy => (Duration::ZERO, Some(self.client)),
+        };
+        // What only I write is known to me entirely, and what others write beside it does not exist.
+        let only = if self.private.iter().any(|own| own == name) { Some(self.client) } else { only };
+        View { begun, ended: self.trace.time(), slack, only }
+    }
+
+    fn judge(&self, name: &str, value: Value, view: View) {
+        let seen = self.model().may_see(name, value, view);
+        if let Err(complaint) = seen {
+            self.accuse(complaint);
+        }
+    }
+
+    /// What a name holds; the inner error: contents that make no sense.
+    async fn look(&self, name: &str) -> Result<std::result::Result<Value, String>> {
+        let (dir, last) = self.walk(name).await?;
+        let attr = self.face.lookup(USER, dir, last.as_bytes()).await?;
+        if attr.kind == NodeKind::Directory {
+            return Ok(Ok(Value::Directory));
+        }
+        let mode = OpenMode { read: true, write: false, truncate: false };
+        let opened = self.face.open(USER, attr.id, mode).await?;
+        let mut bytes = vec![0; opened.container.length().unwrap_or(0) as usize];
+        let length = opened.container.read_at(0, &mut bytes).unwrap_or(0);
+        bytes.truncate(length);
+        self.face.flush(USER, opened.handle).await?;
+        self.face.release(opened.handle).await?;
+        Ok(author(&bytes))
+    }
+
+    async fn write(&self, name: &str) -> String {
+        let lines = *self.chance.pick(&[1, 1, 1, 30, 3_000]);
+        let (what, id) = self.begin(format!("write {name}"), |id| vec![(name.to_owned(), Value::Written(id))]);
+        let result = self.store(name, &contents(id, lines)).await;
+        self.end(&what, id, result);
+        what
+    }
+
+    async fn store(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let (dir, last) = self.walk(name).await?;
+        let mode = OpenMode { read: true, write: true, truncate: true };
+        let opened = match self.face.lookup(USER, dir, last.as_bytes()).await {
+            Ok(attr) => self.face.open(USER, attr.id, mode).await?,
+            Err(Error::NotFound(_)) => {
+                self.face.create(USER, dir, last.as_bytes(), 0o644, mode, false).await?
+            }
+            Err(error) => return Err(error),
+        };
+        let written = opened.container.set_length(0).and_then(|()| opened.container.write_at(0, bytes));
+        let flushed = self.face.flush(USER, opened.handle).await;
+        let released = self.face.release(opened.handle).await;
+        written.map_err(|error| Error::NoSpace(error.to_string()))?;
+        flushed?;
+        released
+    }
+
+    async fn remove(&self, name: &str) -> String {
+        let (what, id) = self.begin(format!("remove {name}"), |_| vec![(name.to_owned(), Value::Absent)]);
+        let result = async {
+            let (dir, last) = self.walk(name).await?;
+            self.face.unlink(USER, dir, last.as_bytes()).await
+        };
+        let result = result.await;
+        self.end(&what, id, result);
+        what
+    }
+
+    async fn rename(&self, from: &str) -> String {
+        let to = self.other_name(from);
+        if to == from {
+            return self.read(from).await;
+        }
+        let (what, id) = self.begin(format!("rename {from} {to}"), |_| {
+            vec![(from.to_owned(), Value::Absent), (to.clone(), Value::Moved)]
+        });
+        let result = async {
+            let (dir, last) = self.walk(from).await?;
+            let (to_dir, to_last) = self.walk(&to).await?;
+            let (from, to) = ((dir, last.as_bytes()), (to_dir, to_last.as_bytes()));
+            self.face.rename(USER, from, to, RenameMode::Replace).await
+        };
+        let result = result.await;
+        self.end(&what, id, result);
+        what
+    }
+
+    /// Makes or removes one of two directories of its own.
+    async fn make_directory(&self) -> String {
+        let name = format!("{}-{}", self.client, self.chance.below(0..2));
+        let make = self.chance.permille(600);
+        let (verb, value) = if make { ("mkdir", Value::Directory) } else { ("rmdir", Value::Absent) };
+        let (what, id) = self.begin(format!("{verb} d1/{name}"), |_| vec![(format!("d1/{name}"), value)]);
+        let result = async {
+            let (dir, _) = self.walk("d1/x").await?;
+            if make {
+                self.face.mkdir(USER, dir, name.as_bytes(), 0o755).await.map(|_| ())
+            } else {
+                self.face.rmdir(USER, dir, name.as_bytes()).await
+            }
+        };
+        let result = result.await;
+        self.end(&what, id, result);
+        what
+    }
+
+    /// Lists a directory: a name of mine that is there, or is not, is judged like a look-up.
+    async fn list(&self) -> String {
+        let dir = *self.chance.pick(&["d0", "d1"]);
+        let begun = self.trace.time();
+        let what = format!("list {dir}");
+        let result = async {
+            let (at, _) = self.walk(&format!("{dir}/x")).await?;
+            self.face.readdir(USER, at).await
+        };
+        let result = result.await;
+        self.said(&what, &result.as_ref().map(|lines| lines.len()).map_err(Clone::clone));
+        match result {
+            Ok(lines) => {
+                let mine: Vec<String> = self.private.iter().filter(|own| own.starts_with(dir)).cloned().collect();
+                for name in mine {
+                    let last = name.rsplit('/').next().unwrap_or_default().as_bytes();
+                    if !lines.iter().any(|line| line.name == last) {
+                        self.judge(&name, Value::Absent, self.view(begun, &name));
+                    }
+                }
+            }
+            Err(error) => self.tolerate(&what, &error),
+        }
+        what
+    }
+
+    /// The directory a name lies in, and its last part.
+    pub async fn walk<'a>(&self, name: &'a str) -> Result<(ObjectId, &'a str)> {
+        let realm = self.face.lookup(USER, self.face.root(), REALM.as_bytes()).await?;
+        match name.split_once('/') {
+            None => Ok((realm.id, name)),
+            Some((dir, last)) => {
+                let attr = self.face.lookup(USER, realm.id, dir.as_bytes()).await.map_err(|error| match error {
+                    // The directories are there for ever: their absence must not look like the name's.
+                    Error::NotFound(what) => Error::BadAnswer(what, "a directory is missing".into()),
+                    other => other,
+                })?;
+                Ok((attr.id, last))
+            }
+        }
+    }
+
+    fn begin(
+        &self,
+        what: String,
+        effects: impl FnOnce(usize) -> Vec<(String, Value)>,
+    ) -> (String, usize) {
+        let id = self.model().begin(self.client, what.clone(), self.trace.time(), effects);
+        self.trace.say(format_args!("client {} begins {id}: {what}", self.client));
+        (what, id)
+    }
+
+    fn end(&self, what: &str, id: usize, result: Result<()>) {
+        self.said(what, &result);
+        let outcome = match &result {
+            Ok(()) => Outcome::Done(self.trace.time()),
+            Err(error) if refused(error) => Outcome::Refused,
+            Err(_) => Outcome::Open,
+        };
+        self.model().end(id, outcome);
+        if let Err(error) = result {
+            self.tolerate(what, &error);
+        }
+    }
+
+    /// Whether this error may happen in this weather.
+    fn tolerate(&self, what: &str, error: &Error) {
+        let calm = matches!(self.strictness, Strictness::Calm { .. });
+        let raced = refused(error) || matches!(error, Error::Gone(_) | Error::Busy(_) | Error::NotFound(_));
+        let nonsense = matches!(error, Error::BadAnswer(..) | Error::BadHandle | Error::UnknownVolume(_));
+        let conflict = matches!(error, Error::Conflict(_));
+        if nonsense || (calm && !raced) || (conflict && self.is_mine(what)) {
+            self.accuse(format!("{what}: {error}"));
+        }
+    }
+
+    /// Whether an operation concerns only names that nobody else writes.
+    fn is_mine(&self, what: &str) -> bool {
+        what.split(' ').skip(1).all(|name| self.private.iter().any(|own| own == name))
+    }
+
+    fn said<T: std::fmt::Debug>(&self, what: &str, result: &Result<T>) {
+        self.trace.say(format_args!("client {} {what}: {result:?}", self.client));
+    }
+
+    fn accuse(&self, what: String) {
+        self.verdicts.accuse(&self.trace, format!("client {}: {what}", self.client));
+    }
+
+    fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().expect("no holder panics")
+    }
+}
+
+/// Whether an error says for certain that nothing happened.
+fn refused(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::NotFound(_)
+            | Error::Exists(_)
+            | Error::NotEmpty(_)
+            | Error::NotDirectory(_)
+            | Error::IsDirectory(_)
+            | Error::Access(_)
+            | Error::Loop(_)
+    )
+}
+
+/// Names that only this client writes.
+pub fn private(client: usize) -> Vec<String> {
+    vec![format!("own-{client}"), format!("d0/own-{client}"), format!("d1/own-{client}-x")]
+}

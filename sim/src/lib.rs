@@ -1,0 +1,27 @@
+//! The deterministic world in which whole clients and servers run: one thread, tokio's paused clock, one seed.
+//!
+//! ```text
+//!  main      plays seeds, prints the command that plays a failing one again
+//!  ───────────────────────────────────────────────────────────────────────
+//!  play      what people do: operations and faults drawn from the seed
+//!  oracle    what must hold: of every read, and of all servers at the end
+//!  model     every operation with its beginning, end and outcome
+//!  world     servers and clients: start, kill, cut, heal, settle
+//!  client    a client's doors (`venus::env`)      server   a server's doors
+//!  net       delay, loss, reorder, duplicate, cuts
+//!  disk      containers that lose unsynced writes when the power goes
+//!  process   tasks that die together, at any await
+//!  trace     what happened, line by line, and one digest of it
+//!  chance    the seed
+//! ```
+
+pub mod actor;
+pub mod chance;
+pub mod client;
+pub mod disk;
+pub mod fabric;
+pub mod model;
+pub mod net;
+pub mod process;
+pub mod server;
+pub mod trace;

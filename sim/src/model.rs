@@ -1,0 +1,299 @@
+//! Every operation that anybody began, with what it would do to which name, and what its caller was told. From
+//! this follows what a reader may see.
+//!
+//! Each name is a register. An operation writes a [`Value`] to it some time between its beginning and its end;
+//! one whose caller died, or was told nothing certain, may do so at any later time. A reader may see the value
+//! of an operation unless another one, acknowledged, lies wholly between the two.
+
+use std::{collections::BTreeMap, time::Duration};
+
+/// Names an operation of a world; the contents it writes carry it.
+pub type OpId = usize;
+
+/// What a name can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Value {
+    /// Nothing has this name.
+    Absent,
+    /// A file that nobody has stored to yet.
+    Empty,
+    /// A file with the contents that this operation wrote.
+    Written(OpId),
+    /// Whatever had the other name of a rename.
+    Moved,
+    /// A directory.
+    Directory,
+}
+
+/// What became of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It goes on, or its caller died, or was told nothing certain.
+    Open,
+    /// It was acknowledged at this time.
+    Done(Duration),
+    /// It was refused: it has no effect.
+    Refused,
+}
+
+/// One operation.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// Who.
+    pub client: usize,
+    /// For people.
+    pub what: String,
+    /// When it began.
+    pub begun: Duration,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// What it writes to which names.
+    pub effects: BTreeMap<String, Value>,
+}
+
+impl Operation {
+    /// The latest moment at which it may have its effect; `None`: any.
+    fn end(&self) -> Option<Duration> {
+        match self.outcome {
+            Outcome::Done(at) => Some(at),
+            Outcome::Open | Outcome::Refused => None,
+        }
+    }
+}
+
+/// All operations of a world.
+#[derive(Default)]
+pub struct Model {
+    operations: Vec<Operation>,
+}
+
+/// How much of the past a reader must know.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// When the reading began.
+    pub begun: Duration,
+    /// When it ended.
+    pub ended: Duration,
+    /// Acknowledgements older than this must be known.
+    pub slack: Duration,
+    /// Only those of this client must be known.
+    pub only: Option<usize>,
+}
+
+impl Model {
+    /// An operation begins.
+    pub fn begin(
+        &mut self,
+        client: usize,
+        what: String,
+        now: Duration,
+        effects: impl FnOnce(OpId) -> Vec<(String, Value)>,
+    ) -> OpId {
+        let id = self.operations.len();
+        let effects = effects(id).into_iter().collect();
+        self.operations.push(Operation { client, what, begun: now, outcome: Outcome::Open, effects });
+        id
+    }
+
+    /// Its caller was told.
+    pub fn end(&mut self, id: OpId, outcome: Outcome) {
+        self.operations[id].outcome = outcome;
+    }
+
+    /// The operation of this number.
+    pub fn operation(&self, id: OpId) -> Option<&Operation> {
+        self.operations.get(id)
+    }
+
+    /// All operations that may have had an effect on a name.
+    pub fn on<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (OpId, &'a Operation)> + 'a {
+        self.operations
+            .iter()
+            .enumerate()
+            .filter(move |(_, op)| op.outcome != Outcome::Refused && op.effects.contains_key(name))
+    }
+
+    /// Whether a reader may see this under a name; if not, why.
+    pub fn may_see(&self, name: &str, seen: Value, view: View) -> Result<(), String> {
+        if let Value::Written(id) = seen {
+            match self.operation(id) {
+                None => return Err(format!("{name}: nobody ever wrote {id}")),
+                Some(op) if op.outcome == Outcome::Refused => {
+                    return Err(format!("{name}: shows what was refused: {}", op.what));
+                }
+                Some(_) => {}
+            }
+        }
+        let mut explained = Vec::new();
+        if seen == Value::Absent {
+            explained.push((None, Some(Duration::ZERO)));
+        }
+        for (id, op) in self.on(name).filter(|(_, op)| op.begun <= view.ended) {
+            let value = op.effects[name];
+            let fits = match (value, seen) {
+                (value, seen) if value == seen => true,
+                // A file exists before its contents are stored, and a rename brings whatever there was.
+                (Value::Written(_), Value::Empty) => true,
+                (Value::Moved, Value::Written(_) | Value::Empty | Value::Directory) => true,
+                // A store goes to the file, whatever its name is by then.
+                _ => false,
+            };
+            if fits {
+                explained.push((Some(id), op.end()));
+            }
+        }
+        let mut superseded_by = None;
+        for (id, end) in &explained {
+            match self.superseded(name, *id, *end, view) {
+                None => return Ok(()),
+                Some(by) => superseded_by = Some(by),
+            }
+        }
+        Err(match superseded_by {
+            Some(by) => {
+                let op = &self.operations[by];
+                format!("{name}: shows {seen:?}, but {} (client {}) was acknowledged before", op.what, op.client)
+            }
+            None => format!("{name}: shows {seen:?}, which no operation explains"),
+        })
+    }
+
+    /// The acknowledged operation that lies between the one that ended at `end` and the reading.
+    fn superseded(&self, name: &str, id: Option<OpId>, end: Option<Duration>, view: View) -> Option<OpId> {
+        let end = end?;
+        let known_before = view.begun.checked_sub(view.slack)?;
+        self.on(name)
+            .filter(|(other, op)| {
+                Some(*other) != id
+                    && op.begun >= end
+                    && op.end().is_some_and(|done| done < known_before)
+                    && view.only.is_none_or(|client| op.client == client)
+            })
+            .map(|(other, _)| other)
+            .next()
+    }
+
+    /// Acknowledged writes that nothing can have replaced: no other operation on their name began after them,
+    /// ran beside them, or ended in the open.
+    pub fn lasting(&self) -> Vec<(OpId, String)> {
+        let mut lasting = Vec::new();
+        for (id, op) in self.operations.iter().enumerate() {
+            let Some(end) = op.end() else { continue };
+            for (name, value) in &op.effects {
+                if *value != Value::Written(id) {
+                    continue;
+                }
+                let replaced = self.on(name).any(|(other, later)| {
+                    other != id && (later.begun >= op.begun || later.end().is_none_or(|done| done > op.begun))
+                });
+                // Its name may have been taken from it as the source of a rename that began before.
+                if !replaced && end > op.begun {
+                    lasting.push((id, name.clone()));
+                }
+            }
+        }
+        lasting
+    }
+
+    /// Number of operations, acknowledged ones, refused ones.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let count = |wanted: fn(&Outcome) -> bool| self.operations.iter().filter(|op| wanted(&op.outcome)).count();
+        let done = count(|outcome| matches!(outcome, Outcome::Done(_)));
+        (self.operations.len(), done, count(|outcome| *outcome == Outcome::Refused))
+    }
+}
+
+/// What an operation stores: its number on every line, so that a mixture of two is noticed.
+pub fn contents(id: OpId, lines: usize) -> Vec<u8> {
+    format!("operation {id:>8}\n").repeat(lines.max(1)).into_bytes()
+}
+
+/// Whose contents these are. An error: they are nobody's, or a mixture.
+pub fn author(bytes: &[u8]) -> Result<Value, String> {
+    if bytes.is_empty() {
+        return Ok(Value::Empty);
+    }
+    let line = &bytes[..bytes.len().min(19)];
+    let id = std::str::from_utf8(line)
+        .ok()
+        .and_then(|line| line.strip_prefix("operation ")?.trim().parse().ok())
+        .ok_or_else(|| format!("bytes that nobody wrote: {:?}", String::from_utf8_lossy(line)))?;
+    if bytes.len() % line.len() != 0 || bytes.chunks(line.len()).any(|chunk| chunk != line) {
+        return Err(format!("a mixture that begins with operation {id} ({} bytes)", bytes.len()));
+    }
+    Ok(Value::Written(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn seen_at(begun: u64) -> View {
+        View { begun: s(begun), ended: s(begun + 1), slack: Duration::ZERO, only: None }
+    }
+
+    fn write(model: &mut Model, client: usize, from: u64, to: Option<u64>) -> OpId {
+        let id = model.begin(client, "write".into(), s(from), |id| vec![("a".into(), Value::Written(id))]);
+        if let Some(to) = to {
+            model.end(id, Outcome::Done(s(to)));
+        }
+        id
+    }
+
+    #[test]
+    fn an_acknowledged_write_hides_what_came_before() {
+        let mut model = Model::default();
+        let first = write(&mut model, 0, 1, Some(2));
+        let second = write(&mut model, 1, 3, Some(4));
+        assert!(model.may_see("a", Value::Written(first), seen_at(5)).is_err());
+        assert!(model.may_see("a", Value::Absent, seen_at(5)).is_err());
+        assert!(model.may_see("a", Value::Written(second), seen_at(5)).is_ok());
+        // While the second ran, either could be seen.
+        assert!(model.may_see("a", Value::Written(first), seen_at(3)).is_ok());
+        // A reader that may be behind, or that must know only its own.
+        assert!(model.may_see("a", Value::Written(first), View { slack: s(9), ..seen_at(5) }).is_ok());
+        assert!(model.may_see("a", Value::Written(first), View { only: Some(0), ..seen_at(5) }).is_ok());
+        assert!(model.may_see("a", Value::Written(first), View { only: Some(1), ..seen_at(5) }).is_err());
+    }
+
+    #[test]
+    fn an_operation_whose_caller_died_may_take_effect_at_any_time() {
+        let mut model = Model::default();
+        let lost = write(&mut model, 0, 1, None);
+        let later = write(&mut model, 1, 3, Some(4));
+        assert!(model.may_see("a", Value::Written(lost), seen_at(9)).is_ok());
+        assert!(model.may_see("a", Value::Written(later), seen_at(9)).is_ok());
+        assert_eq!(model.lasting(), vec![]);
+    }
+
+    #[test]
+    fn nobody_sees_what_was_refused_or_never_written() {
+        let mut model = Model::default();
+        let refused = write(&mut model, 0, 1, None);
+        model.end(refused, Outcome::Refused);
+        assert!(model.may_see("a", Value::Written(refused), seen_at(9)).is_err());
+        assert!(model.may_see("a", Value::Written(77), seen_at(9)).is_err());
+    }
+
+    #[test]
+    fn the_last_write_of_a_name_is_lasting() {
+        let mut model = Model::default();
+        write(&mut model, 0, 1, Some(2));
+        let last = write(&mut model, 0, 3, Some(4));
+        assert_eq!(model.lasting(), vec![(last, "a".to_owned())]);
+    }
+
+    #[test]
+    fn contents_tell_their_operation_and_a_mixture_is_noticed() {
+        assert_eq!(author(&contents(12, 3)), Ok(Value::Written(12)));
+        assert_eq!(author(b""), Ok(Value::Empty));
+        let mixture = [contents(1, 2), contents(2, 2)].concat();
+        assert!(author(&mixture).is_err());
+        assert!(author(&contents(1, 2)[..30]).is_err());
+        assert!(author(b"x").is_err());
+    }
+}
