@@ -182,7 +182,8 @@ impl<F: Face> Actor<F> {
 
     async fn write(&self, name: &str) -> String {
         let lines = *self.chance.pick(&[1, 1, 1, 30, 3_000]);
-        let (what, id) = self.begin(format!("write {name}"), |id| vec![(name.to_owned(), Value::Written(id))]);
+        let (what, id) =
+            self.begin(format!("write {name}"), |id| vec![(name.to_owned(), Value::Written(id))]);
         let result = self.store(name, &contents(id, lines)).await;
         self.end(&what, id, result);
         what
@@ -202,8 +203,11 @@ impl<F: Face> Actor<F> {
         let flushed = self.face.flush(USER, opened.handle).await;
         let released = self.face.release(opened.handle).await;
         written.map_err(|error| Error::NoSpace(error.to_string()))?;
-        flushed?;
-        released
+        // The name was there: that it is not any more does not mean that nothing happened.
+        flushed.and(released).map_err(|error| match error {
+            Error::NotFound(_) => Error::Gone(opened.attr.id.fid),
+            other => other,
+        })
     }
 
     async fn remove(&self, name: &str) -> String {
@@ -268,7 +272,8 @@ impl<F: Face> Actor<F> {
         self.said(&what, &result.as_ref().map(|lines| lines.len()).map_err(Clone::clone));
         match result {
             Ok(lines) => {
-                let mine: Vec<String> = self.private.iter().filter(|own| own.starts_with(dir)).cloned().collect();
+                let mine: Vec<String> =
+                    self.private.iter().filter(|own| own.starts_with(dir)).cloned().collect();
                 for name in mine {
                     let last = name.rsplit('/').next().unwrap_or_default().as_bytes();
                     if !lines.iter().any(|line| line.name == last) {
@@ -287,21 +292,18 @@ impl<F: Face> Actor<F> {
         match name.split_once('/') {
             None => Ok((realm.id, name)),
             Some((dir, last)) => {
-                let attr = self.face.lookup(USER, realm.id, dir.as_bytes()).await.map_err(|error| match error {
-                    // The directories are there for ever: their absence must not look like the name's.
-                    Error::NotFound(what) => Error::BadAnswer(what, "a directory is missing".into()),
-                    other => other,
-                })?;
+                let attr =
+                    self.face.lookup(USER, realm.id, dir.as_bytes()).await.map_err(|error| match error {
+                        // The directories are there for ever: their absence must not look like the name's.
+                        Error::NotFound(what) => Error::BadAnswer(what, "a directory is missing".into()),
+                        other => other,
+                    })?;
                 Ok((attr.id, last))
             }
         }
     }
 
-    fn begin(
-        &self,
-        what: String,
-        effects: impl FnOnce(usize) -> Vec<(String, Value)>,
-    ) -> (String, usize) {
+    fn begin(&self, what: String, effects: impl FnOnce(usize) -> Vec<(String, Value)>) -> (String, usize) {
         let id = self.model().begin(self.client, what.clone(), self.trace.time(), effects);
         self.trace.say(format_args!("client {} begins {id}: {what}", self.client));
         (what, id)

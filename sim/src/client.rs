@@ -121,7 +121,8 @@ async fn open(
     let (events, from_server) = mpsc::unbounded_channel();
     let (to_server, words) = mpsc::unbounded_channel();
     if let Some(source) = source {
-        let link = Link { fabric: fabric.clone(), client: me.clone(), server: to.clone(), session: welcome.session };
+        let link =
+            Link { fabric: fabric.clone(), client: me.clone(), server: to.clone(), session: welcome.session };
         let service = Arc::clone(&server.service);
         server.process.spawn(Box::pin(pump_events(link.clone(), source, events)));
         server.process.spawn(Box::pin(pump_words(link, service, words)));
@@ -171,7 +172,11 @@ async fn pump_events(
     }
 }
 
-async fn pump_words(link: Link, service: Arc<dyn Service>, mut words: mpsc::UnboundedReceiver<wire::ClientWord>) {
+async fn pump_words(
+    link: Link,
+    service: Arc<dyn Service>,
+    mut words: mpsc::UnboundedReceiver<wire::ClientWord>,
+) {
     let flow = async {
         while let Some(word) = words.recv().await {
             link.fabric.net.travel(&link.client, &link.server).await;

@@ -49,7 +49,9 @@ pub struct Up {
 enum Host {
     Up(Up),
     /// The process is dead. `closed`: its port says so; otherwise nothing comes back.
-    Down { closed: bool },
+    Down {
+        closed: bool,
+    },
 }
 
 /// Why a call brought no answer.
@@ -203,7 +205,11 @@ fn record(record: &wire::Record) -> String {
 fn outcome(response: &wire::Response) -> String {
     match &response.body {
         Some(wire::response::Body::Refusal(refusal)) => {
-            format!("refused ({}: {})", wire::Code::try_from(refusal.code).map_or("?", |c| c.as_str_name()), refusal.detail)
+            format!(
+                "refused ({}: {})",
+                wire::Code::try_from(refusal.code).map_or("?", |c| c.as_str_name()),
+                refusal.detail
+            )
         }
         Some(_) => "ok".into(),
         None => "nothing".into(),

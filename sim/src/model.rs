@@ -152,7 +152,10 @@ impl Model {
         Err(match superseded_by {
             Some(by) => {
                 let op = &self.operations[by];
-                format!("{name}: shows {seen:?}, but {} (client {}) was acknowledged before", op.what, op.client)
+                format!(
+                    "{name}: shows {seen:?}, but {} (client {}) was acknowledged before",
+                    op.what, op.client
+                )
             }
             None => format!("{name}: shows {seen:?}, which no operation explains"),
         })
@@ -197,7 +200,8 @@ impl Model {
 
     /// Number of operations, acknowledged ones, refused ones.
     pub fn counts(&self) -> (usize, usize, usize) {
-        let count = |wanted: fn(&Outcome) -> bool| self.operations.iter().filter(|op| wanted(&op.outcome)).count();
+        let count =
+            |wanted: fn(&Outcome) -> bool| self.operations.iter().filter(|op| wanted(&op.outcome)).count();
         let done = count(|outcome| matches!(outcome, Outcome::Done(_)));
         (self.operations.len(), done, count(|outcome| *outcome == Outcome::Refused))
     }
@@ -218,7 +222,7 @@ pub fn author(bytes: &[u8]) -> Result<Value, String> {
         .ok()
         .and_then(|line| line.strip_prefix("operation ")?.trim().parse().ok())
         .ok_or_else(|| format!("bytes that nobody wrote: {:?}", String::from_utf8_lossy(line)))?;
-    if bytes.len() % line.len() != 0 || bytes.chunks(line.len()).any(|chunk| chunk != line) {
+    if !bytes.len().is_multiple_of(line.len()) || bytes.chunks(line.len()).any(|chunk| chunk != line) {
         return Err(format!("a mixture that begins with operation {id} ({} bytes)", bytes.len()));
     }
     Ok(Value::Written(id))

@@ -38,13 +38,15 @@ impl Env for ServerEnv {
         let peer = ServerId::new(to.id);
         Box::pin(async move {
             let peer = peer.map_err(|error| PeerError::Unreachable(me, error.to_string()))?;
-            fabric.call(&host(me), Identity::Server(me), &host(peer), request, bulk, silence).await.map_err(|error| {
-                let why = match error {
-                    Failure::Unreachable(why) => why,
-                    Failure::Silent => "silent".into(),
-                };
-                PeerError::Unreachable(peer, why)
-            })
+            fabric.call(&host(me), Identity::Server(me), &host(peer), request, bulk, silence).await.map_err(
+                |error| {
+                    let why = match error {
+                        Failure::Unreachable(why) => why,
+                        Failure::Silent => "silent".into(),
+                    };
+                    PeerError::Unreachable(peer, why)
+                },
+            )
         })
     }
 
