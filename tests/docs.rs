@@ -1,0 +1,79 @@
+//! The documents against the project: what they point at is there.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn documents() -> Vec<PathBuf> {
+    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let top = ["README.md", "CHANGELOG.md"].map(|name| root().join(name)).into_iter();
+    docs.chain(top).filter(|path| path.extension().is_some_and(|end| end == "md") && path.exists()).collect()
+}
+
+/// What stands between `open` and the next `close`, each time.
+fn between<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<Item = &'a str> {
+    text.split(open).skip(1).filter_map(move |rest| rest.split_once(close).map(|(inner, _)| inner))
+}
+
+#[test]
+fn every_link_to_a_file_leads_somewhere() {
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in between(&text, "](", ")") {
+            let target = link.split('#').next().unwrap();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let at = document.parent().unwrap().join(target);
+            assert!(at.exists(), "{}: {link} is not there", document.display());
+        }
+    }
+}
+
+/// Whether the file has a test of this name.
+fn is_test(file: &Path, name: &str) -> bool {
+    let Ok(text) = fs::read_to_string(file) else { return false };
+    let mut lines = text.lines().map(str::trim);
+    let mut marked = false;
+    lines.any(|line| {
+        let names = |end: char| line.contains(&format!("fn {name}{end}"));
+        let found = marked && (names('(') || names('<'));
+        // Attributes and comments may stand between the mark and the name; proptest's too.
+        marked = line.contains("#[test]")
+            || line.contains("#[tokio::test")
+            || (marked && (line.starts_with('#') || line.starts_with("//")));
+        found
+    })
+}
+
+#[test]
+fn every_sentence_on_semantics_names_a_test_that_exists() {
+    let text = fs::read_to_string(root().join("docs/semantics.md")).unwrap();
+    let mut sentences = 0;
+    // A sentence is a list item, which may run over several lines.
+    for item in text.split("\n- ").skip(1) {
+        let item = item.split("\n\n").next().unwrap();
+        let tests: Vec<&str> = between(item, "[test: ", "]").collect();
+        assert!(!tests.is_empty(), "no test is named: {item}");
+        for test in tests {
+            let (file, name) = test.rsplit_once("::").unwrap_or_else(|| panic!("{test}: not FILE::NAME"));
+            assert!(is_test(&root().join(file), name), "{file} has no test {name}");
+        }
+        sentences += 1;
+    }
+    assert!(sentences > 0);
+}
+
+#[test]
+fn a_test_is_found_by_its_mark_and_its_name() {
+    let here = root().join("tests/docs.rs");
+    assert!(is_test(&here, "a_test_is_found_by_its_mark_and_its_name"));
+    assert!(!is_test(&here, "between"));
+    assert!(!is_test(&here, "nothing_of_the_kind"));
+    assert!(!is_test(&root().join("tests/no_such_file.rs"), "between"));
+}
