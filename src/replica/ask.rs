@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coda_proto::{Code, Dot, Refusal, ServerId, wire};
-use futures::{StreamExt, future::join_all};
-use tokio::time::Instant;
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     AskError, Peers,
@@ -18,7 +18,7 @@ use super::{
     server::Server,
 };
 use crate::{
-    env::{Answer, Priority},
+    env::{Answer, BoxFuture, Priority},
     volume::{Group, Member},
 };
 
@@ -26,6 +26,15 @@ use crate::{
 pub type Body = wire::request::Body;
 /// One member's answer.
 pub type Told = (ServerId, Result<Answer, AskError>);
+
+/// What most members answered.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// By server.
+    pub told: Vec<Told>,
+    /// Live members that were late.
+    pub missing: Vec<ServerId>,
+}
 
 /// Answers that may take long for their length.
 const LONG: u32 = 64 * 1024;
@@ -94,6 +103,47 @@ impl Peers {
         told
     }
 
+    /// Asks every live member that may be asked for contents, because each knows only its own version.
+    /// Once one has answered well, the others are waited for no longer than their grace; whoever is late
+    /// for the second time, not at all, until it is found to be alive or dead.
+    pub async fn ask_most(&self, realm: &str, group: &Group, body: Body, priority: Priority) -> Gathered {
+        let servers = self.callable(realm, group.readable());
+        let Some(me) = self.me.upgrade() else { return Gathered::default() };
+        let began = Instant::now();
+        let mut running: FuturesUnordered<BoxFuture<'static, Told>> = (servers.iter().cloned())
+            .map(|server| {
+                let (me, body) = (me.clone(), body.clone());
+                let ask =
+                    async move { (server.id, me.ask_server(&server, body, Bytes::new(), priority).await) };
+                Box::pin(ask) as BoxFuture<'static, Told>
+            })
+            .collect();
+        let mut told: Vec<Told> = Vec::new();
+        loop {
+            let late: Vec<_> = servers.iter().filter(|s| told.iter().all(|(id, _)| *id != s.id)).collect();
+            let patience = late.iter().filter(|server| !server.rank().0).map(|server| server.grace()).max();
+            let enough = told.iter().any(|(_, answer)| answer.is_ok());
+            tokio::select! {
+                biased;
+                next = running.next() => match next {
+                    Some(answer) => told.push(answer),
+                    None => break,
+                },
+                () = sleep_until(began + patience.unwrap_or_default()), if enough => {
+                    late.iter().for_each(|server| server.suspect());
+                    break;
+                }
+            }
+        }
+        let missing = servers.iter().map(|server| server.id).filter(|id| told.iter().all(|(t, _)| t != id));
+        let missing = missing.collect();
+        if !running.is_empty() {
+            self.env.spawn(Box::pin(async move { while running.next().await.is_some() {} }));
+        }
+        told.sort_by_key(|(server, _)| *server);
+        Gathered { told, missing }
+    }
+
     /// A mutation that must not happen at one member when another has reason to refuse it: the live member
     /// with the lowest slot decides, and the others follow its yes.
     pub async fn ask_first_then_all(&self, realm: &str, group: &Group, body: Body, bulk: Bytes) -> Vec<Told> {
@@ -118,8 +168,7 @@ impl Peers {
 
     /// Members that are not dead, in slot order.
     pub fn live(&self, realm: &str, group: &Group) -> Vec<ServerId> {
-        let live = |id: &ServerId| self.find_server(realm, *id).is_some_and(|s| s.liveness().callable());
-        group.members.iter().map(|member| member.server).filter(live).collect()
+        self.callable(realm, group.members.iter().collect()).iter().map(|server| server.id).collect()
     }
 
     /// Every member of the group holds these dots; they are told so with the next call, or in 10 s.
@@ -129,9 +178,13 @@ impl Peers {
             if server.queue_cop2(group.id, group.epoch, dots) {
                 let (me, server) = (self.me.clone(), server.clone());
                 self.env.spawn(Box::pin(async move {
-                    tokio::time::sleep(super::cop2::PATIENCE).await;
-                    if let Some(me) = me.upgrade() {
+                    loop {
+                        tokio::time::sleep(super::cop2::PATIENCE).await;
+                        let Some(me) = me.upgrade() else { return };
                         me.send_cop2(&server).await;
+                        if server.cop2_is_done() {
+                            return;
+                        }
                     }
                 }));
             }
@@ -200,7 +253,7 @@ impl Peers {
                 None => return Err(AskError::Malformed("an empty answer".into())),
             };
             if refusal.code() == Code::UnknownSession {
-                self.end_session(server, Some(session));
+                self.lose_session(server, session);
                 if std::mem::take(&mut again) {
                     continue;
                 }

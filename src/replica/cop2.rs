@@ -19,18 +19,24 @@ const QUEUE_LIMIT: usize = 10_000;
 pub struct Queue {
     dots: BTreeMap<(VolumeId, u64), BTreeSet<Dot>>,
     count: usize,
+    attended: bool,
 }
 
 impl Queue {
-    /// Every member of `epoch` holds these. True: the queue was empty before.
+    /// Every member of `epoch` holds these. True: nobody sees to the queue yet, and the caller does now.
     pub fn push(&mut self, volume: VolumeId, epoch: u64, dots: &[Dot]) -> bool {
-        let was_empty = self.count == 0;
         for dot in dots {
             if self.count < QUEUE_LIMIT && self.dots.entry((volume, epoch)).or_default().insert(*dot) {
                 self.count += 1;
             }
         }
-        was_empty && self.count > 0
+        self.count > 0 && !std::mem::replace(&mut self.attended, true)
+    }
+
+    /// True if nothing is left; then nobody needs to see to the queue.
+    pub fn is_done(&mut self) -> bool {
+        self.attended = self.count > 0;
+        !self.attended
     }
 
     /// What may ride on the next call.
@@ -76,6 +82,10 @@ mod tests {
         assert_eq!(lengths(queue.ride()), [(1, 200)]);
         assert_eq!(lengths(queue.ride()), [(1, 50), (2, 5)]);
         assert!(queue.is_empty() && queue.ride().is_empty());
-        assert!(queue.push(VolumeId(1), 3, &dots[..1]), "empty again before");
+        assert!(!queue.push(VolumeId(1), 3, &dots[..1]), "somebody still sees to it");
+        queue.ride();
+        assert!(queue.is_done());
+        assert!(queue.push(VolumeId(1), 3, &dots[..1]), "anew");
+        assert!(!queue.is_done());
     }
 }

@@ -305,7 +305,7 @@ impl Peers {
             (changed, state.install(&realm.name, known, fresh))
         };
         for server in gone {
-            self.end_session(&server, None);
+            self.drop_session(&server);
         }
         if changed {
             self.tell(PeerEvent::Known);

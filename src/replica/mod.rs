@@ -6,10 +6,10 @@
 //!
 //! A newcomer would get two things wrong. A dead server costs its callers one stall of `rpc_timeout`
 //! between them, not one each: when one call finds the silence, all calls to that server end. And a
-//! promise is only worth something while its session is heard from, so every way in which a session can
-//! end says [`PeerEvent::Lost`].
+//! promise is only worth something while its session is heard from, so every way in which the session
+//! with a living server can end says [`PeerEvent::Lost`].
 
-mod ask;
+pub mod ask;
 mod cop2;
 pub mod error;
 mod flight;
@@ -35,6 +35,7 @@ pub use crate::{
     realm::Known,
     volume::{Group, Member, MemberState, VolumeKey},
 };
+pub use ask::{Gathered, Told};
 pub use error::AskError;
 pub use liveness::Liveness;
 pub use peers::Peers;
@@ -94,7 +95,8 @@ pub enum PeerEvent {
         /// Who.
         server: ServerId,
     },
-    /// A server is dead or disconnected. If it had promised anything, `Lost` came before.
+    /// A server is dead or disconnected. Promises of the other members stand, and cover what is cached
+    /// until it is `Up` again.
     Down {
         /// Where.
         realm: String,

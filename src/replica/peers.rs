@@ -132,7 +132,7 @@ impl Peers {
             Change::None => {}
             Change::Up => self.tell(PeerEvent::Up { realm, server: id }),
             Change::Down => {
-                self.end_session(server, None);
+                self.drop_session(server);
                 self.tell(PeerEvent::Down { realm: realm.clone(), server: id });
                 // It may have moved.
                 if fact != Fact::Disconnect {
@@ -147,19 +147,23 @@ impl Peers {
     }
 
     /// Ends the session, if it is (still) this one, and with it every promise.
-    pub(super) fn end_session(&self, server: &Server, only: Option<u64>) {
+    pub(super) fn lose_session(&self, server: &Server, only: u64) {
         server.session.send_if_modified(|state| {
-            let (ends, promised) = match (&*state, only) {
-                (SessionState::Open(_, session), Some(only)) => (*session == only, true),
-                (SessionState::Open(..), None) => (true, true),
-                (SessionState::Absent | SessionState::Failed(..), _) => (false, false),
-                (_, only) => (only.is_none(), false),
-            };
+            let ends = matches!(state, SessionState::Open(_, session) if *session == only);
             if ends {
                 *state = SessionState::Absent;
-                if promised {
-                    self.tell(PeerEvent::Lost { realm: server.realm.to_string(), server: server.id });
-                }
+                self.tell(PeerEvent::Lost { realm: server.realm.to_string(), server: server.id });
+            }
+            ends
+        });
+    }
+
+    /// Ends whatever session there is with a server that is no longer called.
+    pub(super) fn drop_session(&self, server: &Server) {
+        server.session.send_if_modified(|state| {
+            let ends = matches!(state, SessionState::Open(..) | SessionState::Opening(_));
+            if ends {
+                *state = SessionState::Absent;
             }
             ends
         });

@@ -47,6 +47,14 @@ impl SessionState {
             SessionState::Opening(n) | SessionState::Open(n, _) | SessionState::Failed(n, _) => Some(*n),
         }
     }
+
+    /// Its number on the wire, if it is open.
+    pub fn number(&self) -> Option<u64> {
+        match self {
+            SessionState::Open(_, session) => Some(*session),
+            _ => None,
+        }
+    }
 }
 
 /// One server.
@@ -218,7 +226,12 @@ impl Server {
         }
     }
 
-    /// Every member of the epoch holds these dots. True: nothing was queued before.
+    /// Something was heard that says nothing about how soon it answers calls.
+    pub fn hear(&self, now: Instant) {
+        locked(&self.state).heard = Some(now);
+    }
+
+    /// Every member of the epoch holds these dots. True: the caller sees to it that they are sent.
     pub fn queue_cop2(&self, volume: VolumeId, epoch: u64, dots: &[Dot]) -> bool {
         locked(&self.state).cop2.push(volume, epoch, dots)
     }
@@ -231,5 +244,10 @@ impl Server {
     /// Whether nothing is queued.
     pub fn cop2_is_empty(&self) -> bool {
         locked(&self.state).cop2.is_empty()
+    }
+
+    /// Whether whoever sees to the queue has done so: nothing is queued, and the next one begins anew.
+    pub fn cop2_is_done(&self) -> bool {
+        locked(&self.state).cop2.is_done()
     }
 }

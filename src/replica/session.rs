@@ -246,6 +246,7 @@ async fn listen(
             }
         };
         heard = Instant::now();
+        server.hear(heard);
         let Some(peers) = peers.upgrade() else { return End::Superseded };
         let ack = match numbering(resume.last_seq, event.seq) {
             Numbering::Gap => return End::Void,

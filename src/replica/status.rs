@@ -15,6 +15,7 @@ use super::{
     liveness::Fact,
     server::{Server, SessionState},
 };
+use crate::env::Priority;
 
 /// One server, for `cfs checkservers` and `cfs status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -64,10 +65,28 @@ impl Peers {
         (servers.iter().map(shown).collect(), strangers)
     }
 
-    /// The network changed: the dead may be within reach again.
+    /// The network changed, or the machine slept: the dead may be within reach again, and the living may
+    /// have given us up.
     pub fn probe_now(&self) {
         for server in self.all_servers() {
             server.wanted(Instant::now(), Duration::ZERO);
+            let open = server.session.borrow().number();
+            if let (Some(session), Some(me)) = (open, self.me.upgrade()) {
+                self.env.spawn(Box::pin(async move { me.verify_session(&server, session).await }));
+            }
+        }
+    }
+
+    /// Asks a server whether it still knows our session.
+    async fn verify_session(&self, server: &Arc<Server>, session: u64) {
+        let body = Some(super::ask::Body::Probe(Default::default()));
+        let request = coda_proto::wire::Request { session, body, ..Default::default() };
+        let answer = self.call(server, request, bytes::Bytes::new(), Priority::Foreground).await;
+        if let Ok(answer) = answer
+            && let Some(coda_proto::wire::response::Body::Probe(probe)) = answer.response.body
+            && !probe.session_known
+        {
+            self.lose_session(server, session);
         }
     }
 
@@ -111,12 +130,11 @@ impl Peers {
             let farewell = async {
                 self.send_cop2(server).await;
                 let body = super::ask::Body::GoodBye(Default::default());
-                let priority = crate::env::Priority::Foreground;
-                self.ask_server(server, body, bytes::Bytes::new(), priority).await
+                self.ask_server(server, body, bytes::Bytes::new(), Priority::Foreground).await
             };
             // An end must not wait for who does not answer.
             let _ = tokio::time::timeout(super::latency::GRACE_LIMIT, farewell).await;
-            self.end_session(server, None);
+            self.drop_session(server);
         }))
         .await;
     }

@@ -58,7 +58,7 @@ async fn ten_writers_share_one_stall_and_the_next_mutation_is_immediate() {
     let (taken, time) = client.mutate(REALM, &group).await;
     assert_eq!(taken, 2);
     assert!(time < SECOND / 2, "{time:?}");
-    assert_eq!(client.told(), ["lost 3", "down 3"]);
+    assert_eq!(client.told(), ["down 3"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,6 +161,31 @@ async fn a_reader_waits_a_grace_and_then_asks_another_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_status_is_asked_of_all_and_a_late_member_costs_one_grace() {
+    let world = World::new().with_realm(REALM, 3);
+    let client = Client::new(&world);
+    let group = client.group(REALM).await;
+    let gather = || async {
+        let began = Instant::now();
+        let body = Body::Fetch(wire::Fetch::default());
+        let gathered = client.peers.ask_most(REALM, &group, body, Priority::Foreground).await;
+        let late: Vec<u8> = gathered.missing.iter().map(|server| server.0).collect();
+        (gathered.told.len(), late, began.elapsed())
+    };
+    assert_eq!(gather().await.0, 3);
+    world.set("example.org-2", Mode::Stopped);
+    let (told, late, time) = gather().await;
+    assert_eq!((told, late), (2, vec![2]));
+    assert!(time <= SECOND, "{time:?}");
+    let (told, late, time) = gather().await;
+    assert_eq!((told, late), (2, vec![2]));
+    assert!(time < SECOND / 50, "{time:?}");
+    sleep(16 * SECOND).await;
+    assert_eq!(client.state(2), "dead");
+    assert_eq!(gather().await.1, [] as [u8; 0], "the dead are not missed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_never_met_that_swallows_everything_costs_a_reader_one_second() {
     let world = World::new().with_realm(REALM, 2);
     let client = Client::new(&world);
@@ -179,7 +204,7 @@ async fn whoever_is_disconnected_by_command_is_left_alone_until_reconnected() {
     client.mutate(REALM, &group).await;
     client.told();
     assert_eq!(client.peers.disconnect(&["example.org-2.name".into(), "nobody".into()]), ["nobody"]);
-    assert_eq!(client.told(), ["lost 2", "down 2"]);
+    assert_eq!(client.told(), ["down 2"]);
     let before = world.asked("example.org-2").len();
     assert_eq!(client.mutate(REALM, &group).await.0, 1);
     client.peers.probe_now();

@@ -112,6 +112,20 @@ async fn promises_of_a_server_not_heard_from_for_thirty_seconds_are_void() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_network_change_finds_out_who_has_given_us_up() {
+    let world = World::new().with_realm(REALM, 2);
+    let mut client = Client::new(&world);
+    let group = client.group(REALM).await;
+    client.mutate(REALM, &group).await;
+    client.told();
+    let kept = std::mem::take(&mut locked(&world.host("example.org-1").inner).sessions);
+    client.peers.probe_now();
+    sleep(SECOND).await;
+    assert_eq!(client.told(), ["lost 1"]);
+    drop(kept);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gap_in_the_events_voids_everything() {
     let world = World::new().with_realm(REALM, 1);
     let mut client = Client::new(&world);

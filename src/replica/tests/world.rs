@@ -206,9 +206,11 @@ impl Host {
         let known = inner.sessions.contains_key(&request.session);
         let body = match request.body.expect("requests have bodies") {
             Body::Probe(_) => {
+                let (server, boot) = (self.id, inner.boot);
                 return R::Probe(wire::ProbeAnswer {
-                    server: self.id,
-                    boot: inner.boot,
+                    server,
+                    boot,
+                    session_known: known,
                     ..Default::default()
                 });
             }
