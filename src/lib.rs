@@ -15,6 +15,7 @@
 //!  wire     coda-proto
 //! ```
 
+pub mod cache;
 pub mod callback;
 pub mod config;
 #[cfg(feature = "daemon")]
@@ -22,11 +23,14 @@ pub mod control;
 pub mod env;
 pub mod error;
 pub mod events;
+pub mod fid;
 #[cfg(feature = "daemon")]
 pub mod fuse;
 #[cfg(feature = "daemon")]
 pub mod net;
+pub mod ops;
 pub mod realm;
 pub mod replica;
+pub mod store;
 pub mod venus;
 pub mod volume;

@@ -1,3 +1,156 @@
 //! The assembled manager: what the FUSE adapter, the control socket and the simulator call.
+//!
+//! [`Venus`] owns the parts and the one task that listens to the servers. Everything it does for callers
+//! lies in `ops`; what is here joins the two and nothing more.
 
 pub mod face;
+mod faced;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    cache::{Cache, Limits},
+    env::{Containers, Env},
+    error::Error,
+    events::Events,
+    ops::Core,
+    replica::{Known, PeerEvent, Peers, PeersConfig},
+    store::Store,
+};
+use face::Forget;
+
+/// Where the database lies.
+#[derive(Clone, Debug)]
+pub enum Database {
+    /// In this file.
+    File(PathBuf),
+    /// In memory: lost at the end.
+    Memory,
+}
+
+/// What a cache manager must know.
+#[derive(Clone, Debug)]
+pub struct VenusConfig {
+    /// Bytes of contents that may be cached.
+    pub cache_bytes: u64,
+    /// Objects that may be cached.
+    pub cache_objects: u64,
+    /// Objects kept in memory.
+    pub in_memory: usize,
+    /// This machine's name, for people at the servers.
+    pub host: String,
+    /// A server silent on a call for so long is dead.
+    pub rpc_timeout: Duration,
+    /// Where the tree is mounted, for messages.
+    pub mountpoint: String,
+}
+
+impl Default for VenusConfig {
+    fn default() -> VenusConfig {
+        VenusConfig {
+            cache_bytes: 1 << 30,
+            cache_objects: 100_000,
+            in_memory: 50_000,
+            host: String::new(),
+            rpc_timeout: Duration::from_secs(15),
+            mountpoint: "/coda".into(),
+        }
+    }
+}
+
+/// The cache manager.
+pub struct Venus {
+    pub(crate) core: Arc<Core>,
+    forgets: Mutex<Option<mpsc::UnboundedReceiver<Forget>>>,
+    config: VenusConfig,
+}
+
+impl Venus {
+    /// Starts with what the last run left. Sends nothing before somebody asks for something.
+    pub fn start(
+        config: VenusConfig,
+        env: Arc<dyn Env>,
+        containers: Arc<dyn Containers>,
+        database: Database,
+    ) -> Result<Arc<Venus>, Error> {
+        let store = match &database {
+            Database::File(path) => Store::open(Some(path))?,
+            Database::Memory => Store::open(None)?,
+        };
+        let instance = instance(&store, &*env)?;
+        let known: Known = match store.kept("known")? {
+            // What cannot be read is learnt again.
+            Some(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+            None => Known::default(),
+        };
+        let (forget, forgets) = mpsc::unbounded_channel();
+        let limits =
+            Limits { bytes: config.cache_bytes, objects: config.cache_objects, in_memory: config.in_memory };
+        let cache = Arc::new(Cache::new(store, containers, limits, forget)?);
+        let (told, hears) = mpsc::unbounded_channel();
+        let peers_config = PeersConfig {
+            host: config.host.clone(),
+            rpc_timeout: config.rpc_timeout,
+            ..PeersConfig::new(instance)
+        };
+        let peers = Peers::new(env.clone(), peers_config, known, told);
+        let core = Core::new(env.clone(), cache, peers, Arc::new(Events::default()))?;
+        core.resume()?;
+        let listener = Arc::downgrade(&core);
+        env.spawn(Box::pin(async move { listen(listener, hears).await }));
+        Ok(Arc::new(Venus { core, forgets: Mutex::new(Some(forgets)), config }))
+    }
+
+    /// What it was started with.
+    pub fn config(&self) -> &VenusConfig {
+        &self.config
+    }
+
+    /// What happens, for people.
+    pub fn events(&self) -> &Arc<Events> {
+        &self.core.events
+    }
+
+    /// The servers as peers.
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.core.peers
+    }
+
+    /// Ends well: says goodbye to the servers, and what was learnt survives power loss.
+    pub async fn stop(&self) {
+        self.core.peers.close().await;
+        if let Err(error) = self.core.cache.store(|store| store.sync()) {
+            tracing::warn!(%error, "the database could not be synced");
+        }
+    }
+}
+
+/// 16 bytes that name this store to the servers.
+fn instance(store: &Store, env: &dyn Env) -> Result<[u8; 16], Error> {
+    if let Some(kept) = store.kept("instance")?
+        && let Ok(instance) = kept.try_into()
+    {
+        return Ok(instance);
+    }
+    let mut instance = [0; 16];
+    instance[..8].copy_from_slice(&env.random().to_le_bytes());
+    instance[8..].copy_from_slice(&env.random().to_le_bytes());
+    store.keep("instance", &instance)?;
+    Ok(instance)
+}
+
+/// Marks the cache as the servers say, until the manager is gone.
+async fn listen(core: std::sync::Weak<Core>, mut hears: mpsc::UnboundedReceiver<PeerEvent>) {
+    while let Some(event) = hears.recv().await {
+        let Some(core) = core.upgrade() else { return };
+        if let Err(error) = core.heard(event) {
+            tracing::error!(%error, "an event could not be noted");
+        }
+    }
+}

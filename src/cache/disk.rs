@@ -1,0 +1,294 @@
+//! Containers in a directory of the disk.
+//!
+//! ```text
+//!  DIR/00 … DIR/ff    containers, by the low byte of their names
+//!  DIR/free           emptied files, to be used again: making and unlinking files in masses slows ext4
+//!  SPOOL              what could not be sent, under names for people
+//! ```
+//!
+//! Every file is opened relative to a directory that is held open, and never through a symbolic link.
+
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::fs::{FileExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::env::{Container, Containers};
+
+/// Emptied files kept, at most.
+const FREE_LIMIT: usize = 8192;
+const SHARDS: u64 = 256;
+
+/// A directory of containers.
+pub struct DiskContainers {
+    shards: Vec<OwnedFd>,
+    free_dir: OwnedFd,
+    free: Mutex<Vec<u64>>,
+    next_free: AtomicU64,
+    dir: PathBuf,
+    spool: PathBuf,
+}
+
+struct DiskContainer(File);
+
+impl DiskContainers {
+    /// Opens the containers under `dir`, and makes what is missing. What cannot be sent goes to `spool`.
+    pub fn open(dir: &Path, spool: &Path) -> io::Result<DiskContainers> {
+        fs::create_dir_all(dir)?;
+        fs::create_dir_all(spool)?;
+        for private in [dir, spool] {
+            fs::set_permissions(private, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        }
+        let shards = (0..SHARDS)
+            .map(|shard| open_dir(&dir.join(format!("{shard:02x}"))))
+            .collect::<io::Result<_>>()?;
+        let free_path = dir.join("free");
+        let free_dir = open_dir(&free_path)?;
+        let mut free = Vec::new();
+        for entry in fs::read_dir(&free_path)? {
+            free.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
+        }
+        let next_free = AtomicU64::new(free.iter().max().map_or(0, |last| last + 1));
+        Ok(DiskContainers {
+            shards,
+            free_dir,
+            free: Mutex::new(free),
+            next_free,
+            dir: dir.to_owned(),
+            spool: spool.to_owned(),
+        })
+    }
+
+    fn shard(&self, name: u64) -> &OwnedFd {
+        &self.shards[(name % SHARDS) as usize]
+    }
+
+    fn open_at(&self, name: u64, flags: i32) -> io::Result<File> {
+        let path = number(name);
+        // SAFETY: a valid directory descriptor and a NUL-terminated name.
+        let fd = unsafe {
+            libc::openat(
+                self.shard(name).as_raw_fd(),
+                path.as_ptr(),
+                flags | libc::O_RDWR | libc::O_NOFOLLOW | libc::O_CLOEXEC,
+                0o600,
+            )
+        };
+        // SAFETY: the descriptor is new and ours.
+        check(fd).map(|fd| unsafe { File::from_raw_fd(fd) })
+    }
+
+    /// Gives a container an emptied file; answers whether there was one.
+    fn recycle(&self, name: u64) -> bool {
+        let free = self.free.lock().expect("no holder panics").pop();
+        free.is_some_and(|free| rename(&self.free_dir, free, self.shard(name), name).is_ok())
+    }
+}
+
+fn number(name: u64) -> CString {
+    CString::new(name.to_string()).expect("digits hold no NUL")
+}
+
+fn check(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn rename(from_dir: &OwnedFd, from: u64, to_dir: &OwnedFd, to: u64) -> io::Result<()> {
+    let (from, to) = (number(from), number(to));
+    // SAFETY: valid directory descriptors and NUL-terminated names.
+    check(unsafe { libc::renameat(from_dir.as_raw_fd(), from.as_ptr(), to_dir.as_raw_fd(), to.as_ptr()) })
+        .map(drop)
+}
+
+fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    use std::os::unix::fs::OpenOptionsExt;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let dir = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)?;
+    Ok(dir.into())
+}
+
+fn clone_or_copy(from: &File, to: &File) -> io::Result<()> {
+    const FICLONE: libc::c_ulong = 0x4004_9409;
+    // SAFETY: both descriptors are open; FICLONE takes a descriptor by value.
+    if unsafe { libc::ioctl(to.as_raw_fd(), FICLONE, from.as_raw_fd()) } == 0 {
+        return Ok(());
+    }
+    let mut buffer = vec![0; 1 << 20];
+    let mut offset = 0;
+    loop {
+        let read = from.read_at(&mut buffer, offset)?;
+        if read == 0 {
+            return Ok(());
+        }
+        to.write_all_at(&buffer[..read], offset)?;
+        offset += read as u64;
+    }
+}
+
+impl Containers for DiskContainers {
+    fn create(&self, name: u64) -> io::Result<Arc<dyn Container>> {
+        self.recycle(name);
+        let file = self.open_at(name, libc::O_CREAT | libc::O_TRUNC)?;
+        Ok(Arc::new(DiskContainer(file)))
+    }
+
+    fn open(&self, name: u64) -> io::Result<Arc<dyn Container>> {
+        Ok(Arc::new(DiskContainer(self.open_at(name, 0)?)))
+    }
+
+    fn copy(&self, from: u64, to: u64) -> io::Result<Arc<dyn Container>> {
+        let source = self.open_at(from, 0)?;
+        self.recycle(to);
+        let target = self.open_at(to, libc::O_CREAT | libc::O_TRUNC)?;
+        clone_or_copy(&source, &target)?;
+        Ok(Arc::new(DiskContainer(target)))
+    }
+
+    fn remove(&self, name: u64) -> io::Result<()> {
+        let mut free = self.free.lock().expect("no holder panics");
+        let done = if free.len() < FREE_LIMIT {
+            let kept = self.next_free.fetch_add(1, Ordering::Relaxed);
+            let emptied = self.open_at(name, 0).and_then(|file| {
+                // A file that somebody still has open keeps its bytes for them.
+                let in_use = file.metadata()?.nlink() != 1;
+                if in_use { Err(io::Error::other("linked")) } else { file.set_len(0) }
+            });
+            emptied
+                .and_then(|()| rename(self.shard(name), name, &self.free_dir, kept))
+                .inspect(|()| free.push(kept))
+        } else {
+            let path = number(name);
+            // SAFETY: a valid directory descriptor and a NUL-terminated name.
+            check(unsafe { libc::unlinkat(self.shard(name).as_raw_fd(), path.as_ptr(), 0) }).map(drop)
+        };
+        match done {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+
+    fn list(&self) -> io::Result<Vec<u64>> {
+        let mut names = Vec::new();
+        for shard in 0..SHARDS {
+            for entry in fs::read_dir(self.dir.join(format!("{shard:02x}")))? {
+                names.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
+            }
+        }
+        Ok(names)
+    }
+
+    fn spool(&self, name: u64, label: &str) -> io::Result<String> {
+        let label: String = label
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
+            .collect();
+        let path = self.spool.join(format!("{name}-{label}"));
+        let source = self.open_at(name, 0)?;
+        let target = fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        clone_or_copy(&source, &target)?;
+        target.sync_all()?;
+        self.remove(name)?;
+        Ok(path.display().to_string())
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+        // SAFETY: a valid descriptor, and a buffer of the right size that is read only after success.
+        check(unsafe { libc::fstatvfs(self.free_dir.as_raw_fd(), stat.as_mut_ptr()) })?;
+        // SAFETY: fstatvfs filled it.
+        let stat = unsafe { stat.assume_init() };
+        Ok(stat.f_bavail * stat.f_frsize)
+    }
+}
+
+impl Container for DiskContainer {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match self.0.read_at(&mut buffer[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn snapshot(&self) -> io::Result<(u64, i64, i64)> {
+        let now = self.0.metadata()?;
+        let nanoseconds =
+            |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
+        Ok((
+            now.len(),
+            nanoseconds(now.mtime(), now.mtime_nsec()),
+            nanoseconds(now.ctime(), now.ctime_nsec()),
+        ))
+    }
+
+    fn file(&self) -> Option<&File> {
+        Some(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_hold_are_recycled_and_are_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || DiskContainers::open(&dir.path().join("c"), &dir.path().join("s")).unwrap();
+        let containers = open();
+        containers.create(7).unwrap().write_at(0, b"seven").unwrap();
+        let copy = containers.copy(7, 300).unwrap();
+        copy.write_at(0, b"S").unwrap();
+        let mut bytes = [0; 9];
+        assert_eq!(containers.open(7).unwrap().read_at(0, &mut bytes).unwrap(), 5);
+        assert_eq!(&bytes[..5], b"seven");
+        containers.remove(7).unwrap();
+        containers.remove(7).unwrap();
+        assert!(containers.open(7).is_err());
+        drop(containers);
+        let containers = open();
+        assert_eq!(containers.list().unwrap(), vec![300]);
+        let recycled = containers.create(8).unwrap();
+        assert_eq!(recycled.length().unwrap(), 0);
+        let place = containers.spool(300, "home/notes: a").unwrap();
+        assert!(place.ends_with("300-home_notes__a"), "{place}");
+        assert_eq!(fs::read(place).unwrap(), b"Seven");
+        assert_eq!(containers.list().unwrap(), vec![8]);
+    }
+}

@@ -1,0 +1,421 @@
+//! The cache: objects as far as they are here, and whether what is here may be believed.
+//!
+//! An object is *valid* while a server's promise to tell us of changes is held, in memory only. An invalid
+//! object is not thrown away: the next use asks the servers whether it changed, and without servers it is
+//! served as it is. The table in memory is a bounded cache over the store's rows.
+//!
+//! ```text
+//!   absent ──status──▶ cached ──promise──▶ valid
+//!                        ▲                   │
+//!                        └─ break, lost, up ─┘
+//! ```
+
+pub mod budget;
+pub mod choose;
+#[cfg(feature = "daemon")]
+pub mod disk;
+pub mod lock;
+pub mod open;
+pub mod validity;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use coda_proto::{Entry, Relation, Status};
+use tokio::sync::mpsc;
+
+pub use budget::{Limits, Reserved};
+pub use lock::{Held, Locks};
+pub use open::{OpenFile, OpenState};
+
+use crate::{
+    env::Containers,
+    error::Error,
+    store::{Change, Edit, Row, Store},
+    venus::face::{Forget, ObjectId},
+};
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// How many names of containers are set aside at once.
+const CONTAINER_BLOCK: u64 = 1000;
+
+/// An object in memory.
+struct Node {
+    row: Arc<Row>,
+    valid: bool,
+    /// The kernel was told that it may keep the attributes.
+    told: bool,
+    /// Mutations under way and other reasons to stay.
+    pins: u32,
+    used: u64,
+    used_noted: u64,
+    open: Option<Arc<OpenFile>>,
+    /// No longer in the store: unlinked while open.
+    gone: bool,
+}
+
+/// An object as it was when looked at.
+#[derive(Clone)]
+pub struct View {
+    /// Which.
+    pub id: ObjectId,
+    /// What is known of it.
+    pub row: Arc<Row>,
+    /// Whether a promise is held.
+    pub valid: bool,
+    /// Its container, while it is open.
+    pub open: Option<Arc<OpenFile>>,
+    /// Unlinked, and still open.
+    pub gone: bool,
+}
+
+struct Ground {
+    store: Store,
+    table: HashMap<ObjectId, Node>,
+    tick: u64,
+    objects: u64,
+    bytes: u64,
+    reserved: u64,
+    promises: HashMap<u32, validity::Breaks>,
+    /// Containers that somebody has open.
+    opened: HashSet<u64>,
+    next_container: u64,
+    container_end: u64,
+    next_log: u64,
+}
+
+/// The cache.
+pub struct Cache {
+    ground: Mutex<Ground>,
+    /// The files that hold contents.
+    pub containers: Arc<dyn Containers>,
+    /// One lock per object.
+    pub locks: Locks,
+    limits: Limits,
+    forgets: mpsc::UnboundedSender<Forget>,
+}
+
+pub(crate) fn io(what: impl std::fmt::Display, error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => Error::NoSpace(what.to_string()),
+        _ => Error::Io(what.to_string(), error.to_string()),
+    }
+}
+
+impl Cache {
+    /// A cache over a store. What the kernel must forget is said to `forgets`.
+    pub fn new(
+        store: Store,
+        containers: Arc<dyn Containers>,
+        limits: Limits,
+        forgets: mpsc::UnboundedSender<Forget>,
+    ) -> Result<Cache> {
+        let (objects, bytes) = store.totals()?;
+        let next_container = match store.kept("containers")? {
+            Some(value) => value.try_into().map(u64::from_le_bytes).unwrap_or(1),
+            None => 1,
+        };
+        let ground = Ground {
+            tick: store.last_used()?,
+            next_log: store.last_logged()? + 1,
+            store,
+            table: HashMap::new(),
+            objects,
+            bytes,
+            reserved: 0,
+            promises: HashMap::new(),
+            opened: HashSet::new(),
+            next_container,
+            container_end: next_container,
+        };
+        Ok(Cache { ground: Mutex::new(ground), containers, locks: Locks::default(), limits, forgets })
+    }
+
+    fn ground(&self) -> MutexGuard<'_, Ground> {
+        self.ground.lock().expect("no holder panics")
+    }
+
+    /// Asks the store something.
+    pub fn store<T>(&self, ask: impl FnOnce(&mut Store) -> Result<T>) -> Result<T> {
+        ask(&mut self.ground().store)
+    }
+
+    /// Looks at an object; `None` where nothing is known of it here.
+    pub fn view(&self, id: ObjectId) -> Result<Option<View>> {
+        let mut ground = self.ground();
+        ground.tick += 1;
+        let tick = ground.tick;
+        if !ground.load(id)? {
+            return Ok(None);
+        }
+        let node = ground.table.get_mut(&id).expect("just loaded");
+        node.used = tick;
+        let view =
+            View { id, row: node.row.clone(), valid: node.valid, open: node.open.clone(), gone: node.gone };
+        self.shrink(&mut ground);
+        Ok(Some(view))
+    }
+
+    /// Notes that the kernel may keep this object's attributes; answers whether it may.
+    pub fn tell(&self, id: ObjectId) -> bool {
+        let mut ground = self.ground();
+        match ground.table.get_mut(&id) {
+            Some(node) if node.valid => {
+                node.told = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Makes a change, as one transaction, and shows it.
+    pub fn commit(&self, change: &Change) -> Result<()> {
+        self.ground().commit(change, &self.forgets)
+    }
+
+    /// Makes a change that can be undone: `seal` makes the log record, given its place.
+    pub fn commit_undoable(
+        &self,
+        mut change: Change,
+        seal: impl FnOnce(u64) -> Edit,
+    ) -> Result<(u64, Change)> {
+        let mut ground = self.ground();
+        let inverse = change.inverse(&ground.store)?;
+        let id = ground.next_log;
+        ground.next_log += 1;
+        change.push(seal(id));
+        ground.commit(&change, &self.forgets)?;
+        Ok((id, inverse))
+    }
+
+    /// Takes in what a server says of an object. A state that does not include the cached one changes
+    /// nothing. Answers what the new state is to the cached one.
+    pub fn learn(&self, id: ObjectId, status: Status) -> Result<Relation> {
+        let mut ground = self.ground();
+        ground.load(id)?;
+        let old = ground.table.get(&id).filter(|node| !node.gone).map(|node| node.row.clone());
+        let Some(old) = old else {
+            ground.commit(&Change::of(Edit::Put(id, Arc::new(Row::new(status)))), &self.forgets)?;
+            return Ok(Relation::Newer);
+        };
+        let relation = status.past.relation(&old.status.past);
+        let row = match relation {
+            Relation::Equal if status == old.status => return Ok(relation),
+            Relation::Equal => Row { status, ..(*old).clone() },
+            Relation::Newer => Row {
+                version: old.version + 1,
+                complete: false,
+                data: old.data,
+                writing: old.writing,
+                status,
+            },
+            Relation::Older | Relation::Concurrent => return Ok(relation),
+        };
+        ground.commit(&Change::of(Edit::Put(id, Arc::new(row))), &self.forgets)?;
+        Ok(relation)
+    }
+
+    /// Holds an object in the cache.
+    pub fn pin(&self, id: ObjectId) -> Result<()> {
+        let mut ground = self.ground();
+        if ground.load(id)? {
+            ground.table.get_mut(&id).expect("just loaded").pins += 1;
+        }
+        Ok(())
+    }
+
+    /// Lets it go again.
+    pub fn unpin(&self, id: ObjectId) {
+        if let Some(node) = self.ground().table.get_mut(&id) {
+            node.pins = node.pins.saturating_sub(1);
+        }
+    }
+
+    /// Makes `file` the open container of an object, or forgets it. An object that was unlinked while open
+    /// leaves with its container.
+    pub fn set_open(&self, id: ObjectId, file: Option<Arc<OpenFile>>) -> Result<()> {
+        let mut ground = self.ground();
+        if ground.load(id)? {
+            let node = ground.table.get_mut(&id).expect("just loaded");
+            node.open = file;
+            if node.gone && node.open.is_none() {
+                ground.table.remove(&id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that a container is open, or no longer: an open one is never discarded.
+    pub fn note_open(&self, container: u64, open: bool) {
+        let mut ground = self.ground();
+        match open {
+            true => ground.opened.insert(container),
+            false => ground.opened.remove(&container),
+        };
+    }
+
+    /// A name for a new container, never used before.
+    pub fn container_name(&self) -> Result<u64> {
+        let mut ground = self.ground();
+        if ground.next_container == ground.container_end {
+            let end = ground.container_end + CONTAINER_BLOCK;
+            ground.store.keep("containers", &end.to_le_bytes())?;
+            ground.container_end = end;
+        }
+        let name = ground.next_container;
+        ground.next_container += 1;
+        Ok(name)
+    }
+
+    /// Removes a container that no row names and nobody has open.
+    pub fn discard(&self, container: u64) {
+        let free = {
+            let ground = self.ground();
+            !ground.opened.contains(&container)
+                && matches!(ground.store.names_container(container), Ok(false))
+        };
+        if free && let Err(error) = self.containers.remove(container) {
+            tracing::warn!(container, %error, "a container could not be removed");
+        }
+    }
+
+    /// Tells the kernel to forget a name.
+    pub fn forget_name(&self, dir: ObjectId, name: &[u8]) {
+        let _ = self.forgets.send(Forget::Name { dir, name: name.to_vec() });
+    }
+
+    /// Tells the kernel to forget an object.
+    pub fn forget_object(&self, id: ObjectId, data: bool) {
+        let _ = self.forgets.send(Forget::Object { id, data });
+    }
+
+    /// Bindings of a name in a cached directory.
+    pub fn named(&self, dir: ObjectId, name: &[u8]) -> Result<Vec<Entry>> {
+        self.ground().store.named(dir, name)
+    }
+
+    /// Lets objects go from memory where there are too many; their rows stay.
+    fn shrink(&self, ground: &mut Ground) {
+        if ground.table.len() <= self.limits.in_memory {
+            return;
+        }
+        let mut ages: Vec<(u64, ObjectId)> = ground
+            .table
+            .iter()
+            .filter(|(_, node)| node.pins == 0 && node.open.is_none())
+            .map(|(id, node)| (node.used, *id))
+            .collect();
+        ages.sort_unstable();
+        ages.truncate(self.limits.in_memory / 8 + 1);
+        if let Err(error) = ground.note_uses() {
+            tracing::warn!(%error, "last uses could not be noted");
+        }
+        for (_, id) in ages {
+            if let Some(node) = ground.table.remove(&id)
+                && node.told
+            {
+                // Without the object in memory nobody would notice that the promise broke.
+                let _ = self.forgets.send(Forget::Object { id, data: true });
+            }
+        }
+    }
+}
+
+impl Ground {
+    /// Brings an object into memory; answers whether it exists.
+    fn load(&mut self, id: ObjectId) -> Result<bool> {
+        if self.table.contains_key(&id) {
+            return Ok(true);
+        }
+        match self.store.row(id)? {
+            Some(row) => {
+                self.table.insert(id, Node::new(Arc::new(row), self.tick));
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    fn row(&self, id: ObjectId) -> Result<Option<Arc<Row>>> {
+        match self.table.get(&id) {
+            Some(node) if node.gone => Ok(None),
+            Some(node) => Ok(Some(node.row.clone())),
+            None => Ok(self.store.row(id)?.map(Arc::new)),
+        }
+    }
+
+    fn commit(&mut self, change: &Change, forgets: &mpsc::UnboundedSender<Forget>) -> Result<()> {
+        let mut old = HashMap::new();
+        for edit in &change.edits {
+            if let Edit::Put(id, _) | Edit::Drop(id) = edit
+                && let std::collections::hash_map::Entry::Vacant(slot) = old.entry(*id)
+            {
+                slot.insert(self.row(*id)?);
+            }
+        }
+        self.store.apply(change, self.tick)?;
+        for edit in &change.edits {
+            match edit {
+                Edit::Put(id, row) => {
+                    self.count(old.insert(*id, Some(row.clone())).flatten().as_deref(), Some(row));
+                    let tick = self.tick;
+                    let node = self.table.entry(*id).or_insert_with(|| Node::new(row.clone(), tick));
+                    node.row = row.clone();
+                    node.gone = false;
+                }
+                Edit::Drop(id) => {
+                    self.count(old.insert(*id, None).flatten().as_deref(), None);
+                    match self.table.get_mut(id) {
+                        Some(node) if node.open.is_some() => node.gone = true,
+                        Some(node) => {
+                            if node.told {
+                                let _ = forgets.send(Forget::Object { id: *id, data: true });
+                            }
+                            self.table.remove(id);
+                        }
+                        None => {}
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, old: Option<&Row>, new: Option<&Row>) {
+        let bytes = |row: Option<&Row>| row.and_then(|row| row.data).map_or(0, |data| data.length);
+        self.objects = (self.objects + u64::from(new.is_some())).saturating_sub(u64::from(old.is_some()));
+        self.bytes = (self.bytes + bytes(new)).saturating_sub(bytes(old));
+    }
+
+    fn note_uses(&mut self) -> Result<()> {
+        let ticks: Vec<(ObjectId, u64)> = self
+            .table
+            .iter_mut()
+            .filter(|(_, node)| node.used > node.used_noted && !node.gone)
+            .map(|(id, node)| {
+                node.used_noted = node.used;
+                (*id, node.used)
+            })
+            .collect();
+        self.store.used(&ticks)
+    }
+}
+
+impl Node {
+    fn new(row: Arc<Row>, tick: u64) -> Node {
+        Node {
+            row,
+            valid: false,
+            told: false,
+            pins: 0,
+            used: tick,
+            used_noted: tick,
+            open: None,
+            gone: false,
+        }
+    }
+}

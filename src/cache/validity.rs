@@ -1,0 +1,163 @@
+//! Promises: when what is cached may be believed.
+//!
+//! A break may overtake the answer that carries the promise. So whoever asks notes the time before (a
+//! [`Mark`]), and a promise is only believed if its object was not broken since.
+
+use std::collections::VecDeque;
+
+use coda_proto::{Fid, VolumeId};
+
+use super::{Cache, Result};
+use crate::venus::face::{Forget, ObjectId};
+
+/// How many breaks are remembered one by one.
+const REMEMBERED: usize = 1024;
+
+/// A moment in the order of a realm's breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(u64);
+
+/// The breaks of a realm.
+#[derive(Debug, Default)]
+pub(super) struct Breaks {
+    now: u64,
+    /// Promises from before are void altogether.
+    floor: u64,
+    recent: VecDeque<(u64, Fid)>,
+}
+
+impl Breaks {
+    fn all(&mut self) {
+        self.now += 1;
+        self.floor = self.now;
+        self.recent.clear();
+    }
+
+    fn one(&mut self, fid: Fid) {
+        self.now += 1;
+        self.recent.push_back((self.now, fid));
+        if self.recent.len() > REMEMBERED
+            && let Some((forgotten, _)) = self.recent.pop_front()
+        {
+            self.floor = forgotten;
+        }
+    }
+
+    fn since(&self, mark: Mark, fid: Fid) -> bool {
+        mark.0 < self.floor || self.recent.iter().rev().take_while(|b| b.0 > mark.0).any(|b| b.1 == fid)
+    }
+}
+
+impl Cache {
+    /// Now, in the order of a realm's breaks. Take it before asking.
+    pub fn mark(&self, realm: u32) -> Mark {
+        Mark(self.ground().promises.entry(realm).or_default().now)
+    }
+
+    /// Believes a promise that was asked for at `mark`, unless it was broken since.
+    pub fn believe(&self, id: ObjectId, mark: Mark) -> Result<bool> {
+        let mut ground = self.ground();
+        if ground.promises.entry(id.realm).or_default().since(mark, id.fid) || !ground.load(id)? {
+            return Ok(false);
+        }
+        ground.table.get_mut(&id).expect("just loaded").valid = true;
+        Ok(true)
+    }
+
+    /// A promise is void: the next use asks again, and the kernel is told.
+    pub fn demote(&self, id: ObjectId) -> Result<()> {
+        let mut ground = self.ground();
+        if let Some(node) = ground.table.get_mut(&id) {
+            node.valid = false;
+            if std::mem::take(&mut node.told) {
+                let _ = self.forgets.send(Forget::Object { id, data: true });
+            }
+        }
+        if id.fid.is_directory() {
+            // What changed in the directory is not known yet, so every name that the kernel may still hold
+            // goes.
+            for entry in ground.store.entries(id)? {
+                let child = ObjectId { realm: id.realm, fid: entry.fid };
+                if ground.table.contains_key(&child) {
+                    let _ = self.forgets.send(Forget::Name { dir: id, name: entry.name });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A server broke these promises.
+    pub fn broken(&self, realm: u32, fids: &[Fid]) -> Result<()> {
+        {
+            let mut ground = self.ground();
+            let breaks = ground.promises.entry(realm).or_default();
+            fids.iter().for_each(|fid| breaks.one(*fid));
+        }
+        fids.iter().try_for_each(|fid| self.demote(ObjectId { realm, fid: *fid }))
+    }
+
+    /// All promises of a realm are void (of one volume, where named).
+    pub fn void(&self, realm: u32, volume: Option<VolumeId>) {
+        let mut ground = self.ground();
+        ground.promises.entry(realm).or_default().all();
+        for (id, node) in &mut ground.table {
+            if id.realm == realm && volume.is_none_or(|volume| id.fid.volume == volume) {
+                node.valid = false;
+                if std::mem::take(&mut node.told) {
+                    let _ = self.forgets.send(Forget::Object { id: *id, data: true });
+                }
+            }
+        }
+    }
+
+    /// Objects of a volume in memory that no promise covers, at most `limit`: to be validated along.
+    pub fn suspects(&self, of: ObjectId, limit: usize) -> Vec<ObjectId> {
+        let ground = self.ground();
+        let mut suspects: Vec<ObjectId> = ground
+            .table
+            .iter()
+            .filter(|(id, node)| {
+                id.realm == of.realm
+                    && id.fid.volume == of.fid.volume
+                    && **id != of
+                    && !node.valid
+                    && !node.gone
+                    && node.pins == 0
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        suspects.sort_unstable();
+        suspects.truncate(limit);
+        suspects
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fid(vnode: u32) -> Fid {
+        Fid { volume: VolumeId(1), vnode, unique: 1 }
+    }
+
+    #[test]
+    fn a_break_that_overtakes_the_answer_wins() {
+        let mut breaks = Breaks::default();
+        let before = Mark(breaks.now);
+        breaks.one(fid(2));
+        let after = Mark(breaks.now);
+        assert!(breaks.since(before, fid(2)));
+        assert!(!breaks.since(before, fid(4)));
+        assert!(!breaks.since(after, fid(2)));
+        breaks.all();
+        assert!(breaks.since(after, fid(4)));
+    }
+
+    #[test]
+    fn breaks_that_are_no_longer_remembered_count_for_everything() {
+        let mut breaks = Breaks::default();
+        let before = Mark(breaks.now);
+        (0..REMEMBERED as u32 + 1).for_each(|vnode| breaks.one(fid(vnode)));
+        assert!(breaks.since(before, fid(u32::MAX)));
+    }
+}

@@ -1,0 +1,178 @@
+//! Directories are fetched whole, page by page, from one member; pages of two versions never mix.
+
+use coda_proto::{Entry, Rights, ServerId, Status, wire};
+
+use super::{Core, Result, path, unexpected};
+use crate::{
+    cache::View,
+    env::Priority,
+    error::Error,
+    fid::CODA,
+    replica::Group,
+    store::{Change, Edit, Row},
+    venus::face::{Caller, DirLine, Listing, NodeKind, ObjectId},
+};
+
+/// Entries of one page.
+const PAGE: u32 = 4096;
+/// Attempts to read a directory that changes meanwhile.
+const ATTEMPTS: usize = 5;
+
+impl Core {
+    /// A directory with all its entries in the store.
+    pub(crate) async fn directory(&self, dir: ObjectId) -> Result<View> {
+        let view = self.current(dir).await?;
+        if view.row.status.kind != coda_proto::Kind::Directory {
+            return Err(Error::NotDirectory(dir.fid.to_string()));
+        }
+        if view.row.complete {
+            return Ok(view);
+        }
+        let _held = self.cache.locks.hold([dir]).await;
+        self.directory_held(dir).await
+    }
+
+    /// The same, for a caller that holds the directory's lock.
+    pub(crate) async fn directory_held(&self, dir: ObjectId) -> Result<View> {
+        for _ in 0..ATTEMPTS {
+            let view = self.current_held(dir, Vec::new()).await?;
+            if view.row.status.kind != coda_proto::Kind::Directory {
+                return Err(Error::NotDirectory(dir.fid.to_string()));
+            }
+            if view.row.complete {
+                return Ok(view);
+            }
+            let (realm, group) = self.group(dir).await?;
+            if let Some((status, entries)) = self.read_pages(dir, &realm, &group).await? {
+                self.install_listing(dir, status, entries)?;
+            }
+        }
+        Err(Error::Busy(dir.fid.to_string()))
+    }
+
+    /// All pages of one version; `None` where it changed between two pages.
+    async fn read_pages(
+        &self,
+        dir: ObjectId,
+        realm: &str,
+        group: &Group,
+    ) -> Result<Option<(Status, Vec<Entry>)>> {
+        let mut at: Option<ServerId> = None;
+        let mut first: Option<Status> = None;
+        let mut entries: Vec<Entry> = Vec::new();
+        loop {
+            let last = entries.last();
+            let body = wire::request::Body::ReadDir(wire::ReadDir {
+                fid: Some(dir.fid.into()),
+                after: last.map(|entry| entry.name.clone().into()).unwrap_or_default(),
+                after_unique: last.map_or(0, |entry| entry.fid.unique),
+                after_vnode: last.map_or(0, |entry| entry.fid.vnode),
+                limit: PAGE,
+            });
+            let answer = match at {
+                None => {
+                    let (server, answer) = self.ask_any(dir, realm, group, body).await?;
+                    at = Some(server);
+                    answer
+                }
+                Some(server) => {
+                    let asked = self
+                        .peers
+                        .ask_one(realm, server, body, bytes::Bytes::new(), Priority::Foreground)
+                        .await;
+                    match asked {
+                        Ok(answer) => answer,
+                        // It died in the middle: begin again at another.
+                        Err(error) if super::is_away(&error) => return Ok(None),
+                        Err(error) => return Err(error.about(&dir.fid.to_string())),
+                    }
+                }
+            };
+            let Some(wire::response::Body::DirPage(page)) = answer.response.body else {
+                return unexpected(dir);
+            };
+            let bad = |error: coda_proto::Malformed| Error::BadAnswer(dir.fid.to_string(), error.to_string());
+            let status: Status = coda_proto::id::required(page.status, "page").map_err(bad)?;
+            let before = entries.len();
+            for entry in page.entries {
+                entries.push(entry.try_into().map_err(bad)?);
+            }
+            match &first {
+                Some(first) if first.past != status.past => return Ok(None),
+                Some(_) => {}
+                None => first = Some(status),
+            }
+            if page.last {
+                return Ok(first.map(|status| (status, entries)));
+            }
+            if entries.len() == before {
+                return Err(Error::BadAnswer(
+                    dir.fid.to_string(),
+                    "an empty page that is not the last".into(),
+                ));
+            }
+        }
+    }
+
+    fn install_listing(&self, dir: ObjectId, status: Status, entries: Vec<Entry>) -> Result<()> {
+        let past = status.past.clone();
+        if !self.learn_along(dir, status)? {
+            // This member lacks what we have: another, once it has been resolved.
+            self.request_resolve(dir);
+            return Ok(());
+        }
+        let Some(view) = self.cache.view(dir)? else { return Ok(()) };
+        if view.row.status.past != past {
+            return Ok(());
+        }
+        let mut change = Change::of(Edit::Clear(dir));
+        change.edits.extend(entries.into_iter().map(|entry| Edit::Bind(dir, entry)));
+        change.push(Edit::Put(dir, std::sync::Arc::new(Row { complete: true, ..(*view.row).clone() })));
+        self.cache.commit(&change)
+    }
+
+    /// All lines of a directory but `.` and `..`.
+    pub(crate) async fn readdir(&self, _who: Caller, dir: ObjectId) -> Result<Listing> {
+        if dir == CODA {
+            return Ok(self.list_realms().into());
+        }
+        let view = self.directory(dir).await?;
+        if !view.row.status.my_rights.has(Rights::LOOKUP) {
+            return Err(Error::Access(dir.fid.to_string()));
+        }
+        let entries = self.cache.store(|store| store.entries(dir))?;
+        self.know_links(dir, &entries).await;
+        let shown = path::shown(entries);
+        let mut lines = Vec::with_capacity(shown.len());
+        for (name, entry) in shown {
+            let id = ObjectId { realm: dir.realm, fid: entry.fid };
+            let (id, kind) = match entry.kind {
+                coda_proto::Kind::File => (id, NodeKind::File),
+                coda_proto::Kind::Directory => (id, NodeKind::Directory),
+                coda_proto::Kind::Symlink => match self.mounted_quickly(dir, &name, id).await {
+                    Some(root) => (root, NodeKind::Directory),
+                    None => (id, NodeKind::Symlink),
+                },
+            };
+            lines.push(DirLine { name, id, kind });
+        }
+        Ok(lines.into())
+    }
+
+    /// Brings in the statuses of symbolic links, to tell which of them are mount points.
+    async fn know_links(&self, dir: ObjectId, entries: &[Entry]) {
+        let unknown: Vec<_> = entries
+            .iter()
+            .filter(|entry| entry.kind == coda_proto::Kind::Symlink)
+            .map(|entry| ObjectId { realm: dir.realm, fid: entry.fid })
+            .filter(|id| matches!(self.cache.view(*id), Ok(None)))
+            .collect();
+        for some in unknown.chunks(64) {
+            let along = some[1..].iter().map(|id| id.fid).collect();
+            let _held = self.cache.locks.hold([some[0]]).await;
+            if self.refresh(some[0], along).await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! File operations as short flows: gather facts, decide, act.
+//!
+//! ```text
+//!  path      what a name means: realms, mount points, entries, conflicting names
+//!  status    is what is cached still so? all members are asked, and the newest version wins
+//!  listing   directories, whole        contents   files, whole
+//!  outbox    one path for all mutations: log record and local change in one transaction, then sent
+//!  names     create, mkdir, symlink, link, unlink, rmdir, rename
+//!  file      open, flush, release      attributes, xattrs
+//! ```
+//!
+//! What is cached and valid is answered without waiting. Everything else takes the object's lock, looks
+//! again, and asks.
+
+mod attributes;
+mod contents;
+mod file;
+mod heard;
+mod listing;
+mod names;
+pub mod outbox;
+mod path;
+mod restart;
+mod status;
+mod verdict;
+mod xattrs;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, Weak},
+};
+
+use coda_proto::{Fid, ServerId, VolumeId, wire};
+
+use crate::{
+    cache::{Cache, OpenFile, View},
+    env::{Answer, BoxFuture, Env, Priority},
+    error::Error,
+    events::Events,
+    replica::{AskError, Group, Peers, VolumeKey},
+    venus::face::{Attr, Caller, NodeKind, ObjectId},
+};
+
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// The cache manager's working parts.
+pub struct Core {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) events: Arc<Events>,
+    me: Weak<Core>,
+    realms: Mutex<Realms>,
+    outboxes: Mutex<HashMap<(u32, VolumeId), Arc<outbox::Outbox>>>,
+    pub(crate) mounts: Mutex<path::Mounts>,
+    handles: Mutex<Handles>,
+    resolving: Mutex<BTreeSet<(u32, Fid)>>,
+    prefetching: Mutex<HashMap<ObjectId, contents::Misses>>,
+}
+
+#[derive(Default)]
+struct Realms {
+    numbers: HashMap<String, u32>,
+    names: HashMap<u32, Arc<str>>,
+    /// Looked up since the start: what `/coda` lists.
+    used: BTreeSet<String>,
+}
+
+#[derive(Default)]
+struct Handles {
+    next: u64,
+    open: HashMap<u64, Handle>,
+}
+
+/// One open of a file.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub id: ObjectId,
+    pub file: Arc<OpenFile>,
+    pub write: bool,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder panics")
+}
+
+impl Core {
+    /// Puts the parts together.
+    pub fn new(
+        env: Arc<dyn Env>,
+        cache: Arc<Cache>,
+        peers: Arc<Peers>,
+        events: Arc<Events>,
+    ) -> Result<Arc<Core>> {
+        let mut realms = Realms::default();
+        for (number, name) in cache.store(|store| store.realms())? {
+            realms.numbers.insert(name.clone(), number);
+            realms.names.insert(number, name.into());
+        }
+        Ok(Arc::new_cyclic(|me| Core {
+            env,
+            cache,
+            peers,
+            events,
+            me: me.clone(),
+            realms: Mutex::new(realms),
+            outboxes: Mutex::default(),
+            mounts: Mutex::default(),
+            handles: Mutex::default(),
+            resolving: Mutex::default(),
+            prefetching: Mutex::default(),
+        }))
+    }
+
+    pub(crate) fn me(&self) -> Arc<Core> {
+        self.me.upgrade().expect("whoever runs a flow holds the core")
+    }
+
+    /// Runs a task that outlives its caller.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.env.spawn(Box::pin(task) as BoxFuture<'static, ()>);
+    }
+
+    /// Tells people.
+    pub(crate) fn say(&self, class: &str, text: impl Into<String>) {
+        self.events.tell(self.env.now(), class, text);
+    }
+
+    /// A realm's name.
+    pub(crate) fn realm_name(&self, realm: u32) -> Result<Arc<str>> {
+        locked(&self.realms).names.get(&realm).cloned().ok_or_else(|| Error::UnknownRealm(realm.to_string()))
+    }
+
+    /// A realm's number; a new one the first time.
+    pub(crate) fn realm_number(&self, name: &str) -> Result<u32> {
+        if let Some(number) = locked(&self.realms).numbers.get(name) {
+            return Ok(*number);
+        }
+        let number = self.cache.store(|store| store.realm_number(name))?;
+        let mut realms = locked(&self.realms);
+        realms.numbers.insert(name.to_owned(), number);
+        realms.names.insert(number, name.into());
+        Ok(number)
+    }
+
+    /// All realms met.
+    pub fn realms(&self) -> Vec<(u32, Arc<str>)> {
+        let mut realms: Vec<_> =
+            locked(&self.realms).names.iter().map(|(n, name)| (*n, name.clone())).collect();
+        realms.sort();
+        realms
+    }
+
+    /// The group of an object's volume.
+    pub(crate) async fn group(&self, id: ObjectId) -> Result<(Arc<str>, Group)> {
+        if id.realm == 0 {
+            return Err(Error::ReadOnly("/coda".into()));
+        }
+        let realm = self.realm_name(id.realm)?;
+        let group = self.peers.volume(&realm, VolumeKey::Id(id.fid.volume)).await;
+        Ok((realm, group?))
+    }
+
+    /// Asks the best member; others where it fails.
+    pub(crate) async fn ask_any(
+        &self,
+        id: ObjectId,
+        realm: &str,
+        group: &Group,
+        body: wire::request::Body,
+    ) -> Result<(ServerId, Answer)> {
+        let asked = self.peers.ask_any(realm, group, body, bytes::Bytes::new(), Priority::Foreground).await;
+        asked.map_err(|error| error.about(&id.fid.to_string()))
+    }
+
+    /// Asks for resolution of an object without waiting for it. One request at a time.
+    pub(crate) fn request_resolve(&self, id: ObjectId) {
+        if !locked(&self.resolving).insert((id.realm, id.fid)) {
+            return;
+        }
+        let core = self.me();
+        self.spawn(async move {
+            core.resolve(id, Priority::Background).await;
+            locked(&core.resolving).remove(&(id.realm, id.fid));
+        });
+    }
+
+    /// Has the servers bring an object to the join of all members. Answers whether they did.
+    pub(crate) async fn resolve(&self, id: ObjectId, priority: Priority) -> bool {
+        let Ok((realm, group)) = self.group(id).await else { return false };
+        let body = wire::request::Body::Resolve(wire::Resolve { fid: Some(id.fid.into()) });
+        match self.peers.ask_any(&realm, &group, body, bytes::Bytes::new(), priority).await {
+            Ok((_, answer)) => {
+                self.say("resolve", format!("Resolved {}@{realm}", id.fid));
+                matches!(answer.response.body, Some(wire::response::Body::Resolved(r)) if r.complete)
+            }
+            Err(error) => {
+                tracing::info!(%realm, fid = %id.fid, %error, "resolution was not done");
+                false
+            }
+        }
+    }
+
+    pub(crate) fn handle(&self, handle: u64) -> Result<Handle> {
+        locked(&self.handles).open.get(&handle).cloned().ok_or(Error::BadHandle)
+    }
+
+    fn add_handle(&self, handle: Handle) -> u64 {
+        let mut handles = locked(&self.handles);
+        handles.next += 1;
+        let number = handles.next;
+        handles.open.insert(number, handle);
+        number
+    }
+
+    fn take_handle(&self, handle: u64) -> Result<Handle> {
+        locked(&self.handles).open.remove(&handle).ok_or(Error::BadHandle)
+    }
+
+    /// An object's attributes as `stat` shows them.
+    pub(crate) fn attr(&self, view: &View, who: Caller) -> Attr {
+        let status = &view.row.status;
+        let mut attr = Attr {
+            id: view.id,
+            kind: match status.kind {
+                coda_proto::Kind::File => NodeKind::File,
+                coda_proto::Kind::Directory => NodeKind::Directory,
+                coda_proto::Kind::Symlink => NodeKind::Symlink,
+            },
+            size: match status.kind {
+                coda_proto::Kind::Directory => 4096,
+                coda_proto::Kind::File => status.length,
+                coda_proto::Kind::Symlink => status.target.len() as u64,
+            },
+            mode: status.mode & 0o1777,
+            nlink: if view.gone { 0 } else { status.nlink.max(1) },
+            uid: status.owner,
+            // A group that nobody ever set is that of whoever made the object.
+            gid: if status.group == 0 && status.owner == who.uid { who.gid } else { status.group },
+            mtime: status.mtime,
+            lasting: false,
+            version: view.row.version,
+        };
+        let mut being_written = false;
+        if let Some(file) = &view.open {
+            let state = file.state();
+            being_written = state.writers > 0 || state.unsaved;
+            if being_written && let Ok(now) = file.container.snapshot() {
+                attr.size = now.0;
+                attr.mode = state.mode.unwrap_or(attr.mode) & 0o1777;
+                if now != state.stored {
+                    attr.mtime = now.1;
+                }
+                if let Some((mtime, at)) = state.mtime
+                    && at == now
+                {
+                    attr.mtime = mtime;
+                }
+            }
+        }
+        attr.lasting = !being_written && !view.gone && self.cache.tell(view.id);
+        attr
+    }
+}
+
+/// What a server answered, if it is what was asked for.
+pub(crate) fn unexpected<T>(id: ObjectId) -> Result<T> {
+    Err(Error::BadAnswer(id.fid.to_string(), "the answer is to another question".into()))
+}
+
+/// Whether a failed question says that nobody is there.
+pub(crate) fn is_away(error: &AskError) -> bool {
+    matches!(error, AskError::Unreachable(_) | AskError::Disconnected)
+}
+
+/// Whether an operation failed because nobody is there.
+pub(crate) fn is_disconnected(error: &Error) -> bool {
+    matches!(error, Error::Disconnected(_))
+}

@@ -1,0 +1,605 @@
+//! One path for all mutations of a volume: logged and applied here in one transaction, then sent to all
+//! members, then off the log.
+//!
+//! One Apply is under way at a time; what is submitted meanwhile travels in the next one together. The
+//! objects that a mutation touches stay locked until its fate is known, so what undoes it is exact.
+//!
+//! The author is drawn at every start, and again where a mutation's base lacks an earlier one of our own:
+//! a past that names only the last of an author's updates would claim to include the one that is missing.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use coda_proto::{
+    APPLY_BYTES, APPLY_RECORDS, Author, Base, Code, Dot, Fid, Op, Past, Record, Refusal, ServerId, Status,
+    VolumeId, wire,
+};
+use tokio::sync::oneshot;
+
+use super::{
+    Core, Result, locked,
+    verdict::{Said, Verdict, said, verdict},
+};
+use crate::{
+    cache::{Held, validity::Mark},
+    error::Error,
+    replica::Group,
+    store::{Change, Edit, LogRow, Row},
+    venus::face::ObjectId,
+};
+
+/// Objects of which an author's last update is remembered, before another author is drawn.
+const OWN_LIMIT: usize = 200_000;
+/// Attempts while members say "not now", with doubling pauses: about six seconds.
+const PATIENCE: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(100);
+/// Attempts after a change of the membership.
+const GROUPS: u32 = 4;
+
+/// The mutations of a volume that are not done.
+pub struct Outbox {
+    realm: u32,
+    volume: VolumeId,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    author: Option<Author>,
+    seq: u64,
+    count: u32,
+    /// The last update of each object by this author.
+    own: HashMap<Fid, u64>,
+    /// Left over from an earlier run: sent first.
+    left: VecDeque<Pending>,
+    queue: VecDeque<Pending>,
+    running: bool,
+}
+
+struct Pending {
+    log: u64,
+    record: Record,
+    exclusive: bool,
+    undo: Change,
+    /// `own` before this.
+    before: Vec<(Fid, Option<u64>)>,
+    mark: Mark,
+    _held: Option<Held>,
+    reply: Option<oneshot::Sender<std::result::Result<Dot, Failure>>>,
+}
+
+/// What a mutation is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// Its name.
+    pub dot: Dot,
+    /// Its Lamport time.
+    pub lamport: u64,
+    /// The clock.
+    pub time: i64,
+    /// The fid of a file or symbolic link that it makes.
+    pub file: Fid,
+    /// The fid of a directory that it makes.
+    pub directory: Fid,
+}
+
+/// An object that a mutation touches, as its author saw it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Which.
+    pub fid: Fid,
+    /// What it included.
+    pub past: Past,
+    /// The highest Lamport time in it.
+    pub lamport: u64,
+}
+
+impl Seen {
+    /// An object as it is cached.
+    pub fn of(status: &Status) -> Seen {
+        Seen { fid: status.fid, past: status.past.clone(), lamport: status.lamport }
+    }
+}
+
+/// Why a mutation is not done. It is undone here.
+#[derive(Debug)]
+pub enum Failure {
+    /// The members have something else than it was based on: look again.
+    Stale(Refusal),
+    /// No.
+    Refused(Refusal),
+    /// The contents were not there.
+    NoUpload,
+    /// Nobody answered.
+    Away,
+    /// It went wrong here.
+    Here(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Here(error)
+    }
+}
+
+impl Failure {
+    /// What it means for an operation on `what`.
+    pub fn about(self, what: &str) -> Error {
+        match self {
+            Failure::Stale(refusal) if refusal.code == Code::Gone => Error::refused(what, &refusal),
+            Failure::Stale(_) | Failure::NoUpload => Error::Busy(what.to_owned()),
+            Failure::Refused(refusal) => Error::refused(what, &refusal),
+            Failure::Away => Error::Disconnected(what.to_owned()),
+            Failure::Here(error) => error,
+        }
+    }
+}
+
+impl State {
+    /// Draws another author where this one must not write on these bases.
+    fn author(&mut self, bases: &[Seen], random: impl Fn() -> u64) -> (Author, bool) {
+        let lacks_own = |author: Author| {
+            bases.iter().any(|seen| self.own.get(&seen.fid).is_some_and(|seq| seen.past.seq(author) < *seq))
+        };
+        match self.author {
+            Some(author)
+                if !lacks_own(author) && self.own.len() < OWN_LIMIT && self.count < u32::MAX / 2 - 1 =>
+            {
+                (author, false)
+            }
+            _ => {
+                let author = loop {
+                    match random() {
+                        // 1 is whoever made the volumes' roots.
+                        0 | 1 => {}
+                        drawn => break Author(drawn),
+                    }
+                };
+                self.author = Some(author);
+                (self.seq, self.count) = (0, 0);
+                self.own.clear();
+                (author, true)
+            }
+        }
+    }
+}
+
+impl Core {
+    fn outbox(&self, realm: u32, volume: VolumeId) -> Arc<Outbox> {
+        let make = || Arc::new(Outbox { realm, volume, state: Mutex::default() });
+        locked(&self.outboxes).entry((realm, volume)).or_insert_with(make).clone()
+    }
+
+    /// Makes a mutation: `make` turns its stamp into what it does there and here. Ends when its fate is
+    /// known. The mutation goes on if the caller does not wait.
+    pub(crate) async fn submit(
+        &self,
+        held: Held,
+        of: ObjectId,
+        bases: Vec<Seen>,
+        exclusive: bool,
+        make: impl FnOnce(&Stamp) -> (Op, Change),
+    ) -> std::result::Result<Dot, Failure> {
+        let outbox = self.outbox(of.realm, of.fid.volume);
+        let answer = self.enqueue(&outbox, held, bases, exclusive, make)?;
+        answer.await.unwrap_or_else(|_| Err(Failure::Here(Error::Busy(of.fid.to_string()))))
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn enqueue(
+        &self,
+        outbox: &Arc<Outbox>,
+        held: Held,
+        bases: Vec<Seen>,
+        exclusive: bool,
+        make: impl FnOnce(&Stamp) -> (Op, Change),
+    ) -> Result<oneshot::Receiver<std::result::Result<Dot, Failure>>> {
+        let mut state = locked(&outbox.state);
+        let (author, is_new) = state.author(&bases, || self.env.random());
+        state.seq += 1;
+        let count = state.count + 1;
+        let stamp = Stamp {
+            dot: Dot::new(author, state.seq),
+            lamport: bases.iter().map(|seen| seen.lamport).max().unwrap_or(0) + 1,
+            time: self.env.now(),
+            file: Fid::file(outbox.volume, author, count),
+            directory: Fid::directory(outbox.volume, author, count),
+        };
+        let (op, mut change) = make(&stamp);
+        state.count += u32::from(op.creates().is_some());
+        let record = Record {
+            dot: stamp.dot,
+            lamport: stamp.lamport,
+            time: stamp.time,
+            bases: bases.into_iter().map(|seen| Base { fid: seen.fid, past: seen.past }).collect(),
+            logged: false,
+            op,
+        };
+        if is_new {
+            change.push(Edit::Author(author.0, outbox.realm, outbox.volume.0));
+        }
+        let realm = outbox.realm;
+        let logged = record.clone();
+        let (log, undo) = self
+            .cache
+            .commit_undoable(change, move |id| Edit::Log(LogRow { id, realm, exclusive, record: logged }))?;
+        let touched = record.op.touches();
+        let before = touched.iter().map(|fid| (*fid, state.own.insert(*fid, stamp.dot.seq))).collect();
+        for fid in &touched {
+            self.cache.pin(ObjectId { realm, fid: *fid })?;
+        }
+        let mark = self.cache.mark(realm);
+        let (reply, answer) = oneshot::channel();
+        let pending =
+            Pending { log, record, exclusive, undo, before, mark, _held: Some(held), reply: Some(reply) };
+        state.queue.push_back(pending);
+        self.run(outbox, &mut state);
+        Ok(answer)
+    }
+
+    fn run(&self, outbox: &Arc<Outbox>, state: &mut State) {
+        if !std::mem::replace(&mut state.running, true) {
+            let (core, outbox) = (self.me(), outbox.clone());
+            self.spawn(async move { core.pump(&outbox).await });
+        }
+    }
+
+    /// Sends what waits until nothing does.
+    async fn pump(&self, outbox: &Arc<Outbox>) {
+        loop {
+            let (batch, is_left) = {
+                let mut state = locked(&outbox.state);
+                let is_left = !state.left.is_empty();
+                let batch = take_batch(if is_left { &mut state.left } else { &mut state.queue });
+                if batch.is_empty() {
+                    state.running = false;
+                    return;
+                }
+                (batch, is_left)
+            };
+            let away = self.send(outbox, batch).await;
+            if is_left && !away.is_empty() {
+                // Nothing new may overtake what an earlier run left. It waits for a server to come back.
+                let waiting: Vec<Pending> = {
+                    let mut state = locked(&outbox.state);
+                    away.into_iter().rev().for_each(|pending| state.left.push_front(pending));
+                    state.queue.drain(..).collect()
+                };
+                waiting.into_iter().for_each(|pending| self.fail(outbox, pending, Failure::Away, false));
+                let mut state = locked(&outbox.state);
+                if state.queue.is_empty() {
+                    state.running = false;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sends a batch. Answers those left from an earlier run for which nobody answered.
+    async fn send(&self, outbox: &Arc<Outbox>, batch: Vec<Pending>) -> Vec<Pending> {
+        let root = ObjectId { realm: outbox.realm, fid: Fid::root(outbox.volume) };
+        let (mut pauses, mut groups) = (0, 0);
+        let mut maybe = false;
+        loop {
+            let (realm, group) = match self.group(root).await {
+                Ok(found) => found,
+                Err(error) if super::is_disconnected(&error) => {
+                    return self.away(outbox, batch, maybe);
+                }
+                Err(error) => {
+                    let fail = |pending| self.fail(outbox, pending, Failure::Here(error.clone()), maybe);
+                    batch.into_iter().for_each(fail);
+                    return Vec::new();
+                }
+            };
+            let answers = self.apply(&realm, &group, &batch).await;
+            maybe |= answers.iter().any(|(_, said)| *said == Said::Silent);
+            let refused = answers.iter().any(|(_, said)| matches!(said, Said::Refused(_)));
+            if batch.len() > 1 && refused {
+                // All or nothing: find out one by one which of them it is.
+                let mut away = Vec::new();
+                for pending in batch {
+                    away.extend(Box::pin(self.send(outbox, vec![pending])).await);
+                }
+                return away;
+            }
+            let fate = match verdict(&answers) {
+                Verdict::Done { missed, everywhere } => {
+                    self.done(outbox, batch, answers, &missed, everywhere);
+                    return Vec::new();
+                }
+                Verdict::NewGroup if groups < GROUPS => {
+                    groups += 1;
+                    self.peers.forget_volume(&realm, outbox.volume);
+                    continue;
+                }
+                Verdict::Later if pauses < PATIENCE => {
+                    tokio::time::sleep(PAUSE * 2u32.pow(pauses)).await;
+                    pauses += 1;
+                    continue;
+                }
+                Verdict::Away => return self.away(outbox, batch, maybe),
+                fate => fate,
+            };
+            for pending in batch {
+                let failure = match &fate {
+                    Verdict::Stale(refusal) => Failure::Stale(refusal.clone()),
+                    Verdict::Refused(refusal) => Failure::Refused(refusal.clone()),
+                    Verdict::NoUpload => Failure::NoUpload,
+                    _ => Failure::Refused(Refusal::new(Code::Busy, "the servers are busy")),
+                };
+                self.fail(outbox, pending, failure, maybe);
+            }
+            return Vec::new();
+        }
+    }
+
+    async fn apply(&self, realm: &str, group: &Group, batch: &[Pending]) -> Vec<(ServerId, Said)> {
+        let body = wire::request::Body::Apply(wire::Apply {
+            volume: group.id.0,
+            epoch: group.epoch,
+            records: batch.iter().map(|pending| (&pending.record).into()).collect(),
+        });
+        let bulk = bytes::Bytes::new();
+        let told = match batch.iter().any(|pending| pending.exclusive) {
+            true => self.peers.ask_first_then_all(realm, group, body, bulk).await,
+            false => self.peers.ask_all(realm, group, body, bulk).await,
+        };
+        told.into_iter().map(|(server, outcome)| (server, said(outcome))).collect()
+    }
+
+    /// Nobody answered: what is new fails, what is left from an earlier run is kept.
+    fn away(&self, outbox: &Arc<Outbox>, batch: Vec<Pending>, maybe: bool) -> Vec<Pending> {
+        let (new, left): (Vec<_>, Vec<_>) = batch.into_iter().partition(|pending| pending.reply.is_some());
+        new.into_iter().for_each(|pending| self.fail(outbox, pending, Failure::Away, maybe));
+        left
+    }
+
+    /// At least one member holds the records: they are off the log, and the cache takes the members' word
+    /// for what the touched objects are now.
+    fn done(
+        &self,
+        outbox: &Outbox,
+        batch: Vec<Pending>,
+        answers: Vec<(ServerId, Said)>,
+        missed: &[ServerId],
+        everywhere: bool,
+    ) {
+        let members = answers.len() - missed.len();
+        let silent =
+            |server: &ServerId| answers.iter().any(|(other, said)| other == server && *said == Said::Silent);
+        let lagging = missed.iter().any(|server| !silent(server));
+        let mut shown: HashMap<Fid, Vec<Status>> = HashMap::new();
+        for (_, said) in answers.into_iter() {
+            if let Said::Applied(statuses) = said {
+                statuses.into_iter().for_each(|status| shown.entry(status.fid).or_default().push(status));
+            }
+        }
+        let mut change = Change::default();
+        let mut valid = Vec::new();
+        let mut doubted = Vec::new();
+        for pending in &batch {
+            change.push(Edit::Unlog(pending.log));
+            for fid in pending.record.op.touches() {
+                let id = ObjectId { realm: outbox.realm, fid };
+                let Ok(Some(view)) = self.cache.view(id) else { continue };
+                let statuses = shown.get(&fid).map(Vec::as_slice).unwrap_or_default();
+                let mine = &view.row.status.past;
+                if view.gone {
+                    continue;
+                }
+                if let Some(file) = &view.open {
+                    // Contents written over this one include our own update, whatever others did since.
+                    file.state().seen.add(pending.record.dot);
+                }
+                if let Some(status) = statuses.iter().find(|status| status.past == *mine) {
+                    let row = Row { status: status.clone(), ..(*view.row).clone() };
+                    change.push(Edit::Put(id, Arc::new(row)));
+                }
+                let same = statuses.len() == members && statuses.iter().all(|status| status.past == *mine);
+                let promised = statuses.iter().all(|status| status.promised);
+                match same && promised && !lagging {
+                    true => valid.push((id, pending.mark)),
+                    false => doubted.push(id),
+                }
+                if lagging {
+                    self.request_resolve(id);
+                }
+            }
+        }
+        if let Err(error) = self.cache.commit(&change) {
+            tracing::error!(%error, "sent records could not be taken off the log; they will be sent again");
+        }
+        for (id, mark) in valid {
+            if !matches!(self.cache.believe(id, mark), Ok(true)) {
+                doubted.push(id);
+            }
+        }
+        for id in doubted {
+            let _ = self.cache.demote(id);
+        }
+        tracing::debug!(records = batch.len(), everywhere, "applied");
+        for pending in batch {
+            let dot = pending.record.dot;
+            self.settle(outbox, &pending.record, &pending.undo);
+            drop(pending._held);
+            if let Some(reply) = pending.reply {
+                let _ = reply.send(Ok(dot));
+            }
+        }
+    }
+
+    /// A mutation's fate is known: nothing of it holds the cache any longer.
+    fn settle(&self, outbox: &Outbox, record: &Record, undo: &Change) {
+        for fid in record.op.touches() {
+            self.cache.unpin(ObjectId { realm: outbox.realm, fid });
+        }
+        for edit in &undo.edits {
+            if let Edit::Put(_, row) = edit
+                && let Some(data) = row.data
+            {
+                self.cache.discard(data.container);
+            }
+        }
+    }
+
+    /// Nobody holds the record: the cache goes back. `maybe`: somebody may hold it all the same, so this
+    /// author counts it as written.
+    fn fail(&self, outbox: &Outbox, pending: Pending, failure: Failure, maybe: bool) {
+        let Pending { log, record, undo, before, _held, reply, .. } = pending;
+        if reply.is_none() {
+            return self.drop_left(outbox, log, record, &failure);
+        }
+        if !maybe {
+            let mut state = locked(&outbox.state);
+            if state.author == Some(record.dot.author) {
+                for (fid, seq) in before {
+                    match seq {
+                        Some(seq) => state.own.insert(fid, seq),
+                        None => state.own.remove(&fid),
+                    };
+                }
+            }
+        }
+        let mut change = undo.clone();
+        change.push(Edit::Unlog(log));
+        if let Err(error) = self.cache.commit(&change) {
+            tracing::error!(%error, "a mutation that failed could not be undone");
+        }
+        for fid in record.op.touches() {
+            let _ = self.cache.demote(ObjectId { realm: outbox.realm, fid });
+        }
+        self.settle(outbox, &record, &undo);
+        drop(_held);
+        if let Some(reply) = reply {
+            let _ = reply.send(Err(failure));
+        }
+    }
+
+    /// The members refuse what an earlier run left, and nobody waits for it: what it touched is fetched
+    /// again, and contents that are nowhere else are kept where people find them.
+    fn drop_left(&self, outbox: &Outbox, log: u64, record: Record, failure: &Failure) {
+        tracing::warn!(dot = %record.dot, verb = record.op.verb(), ?failure, "left over, and refused");
+        self.say("conflict", format!("{} of an earlier run was refused", record.op.verb()));
+        let mut change = Change::of(Edit::Unlog(log));
+        for fid in record.op.touches() {
+            let id = ObjectId { realm: outbox.realm, fid };
+            self.cache.unpin(id);
+            if let Op::Store { .. } = record.op
+                && let Ok(Some(view)) = self.cache.view(id)
+                && let Some(data) = view.row.data
+                && view.open.is_none()
+            {
+                self.spool(id, data.container);
+            }
+            change.push(Edit::Drop(id));
+        }
+        if let Err(error) = self.cache.commit(&change) {
+            tracing::error!(%error, "a refused record stays in the log");
+        }
+    }
+
+    /// Moves contents that no server has to where people find them, and says where.
+    pub(crate) fn spool(&self, id: ObjectId, container: u64) {
+        let realm = self.realm_name(id.realm).map(|name| name.to_string()).unwrap_or_default();
+        let name = self.cache.view(id).ok().flatten().and_then(|view| {
+            let dir = ObjectId { realm: id.realm, fid: view.row.status.parent };
+            self.cache.store(|store| store.name_in(dir, id.fid)).ok().flatten()
+        });
+        let name = name.map_or_else(|| id.fid.to_string(), |name| super::path::text(&name));
+        match self.cache.containers.spool(container, &format!("{realm}-{name}")) {
+            Ok(place) => {
+                tracing::warn!(%realm, fid = %id.fid, %place, "contents that no server has were kept");
+                self.say("store", format!("Failed to store {name}@{realm}; its contents are in {place}"));
+            }
+            Err(error) => {
+                tracing::error!(%realm, fid = %id.fid, container, %error, "contents could not be spooled");
+            }
+        }
+    }
+
+    /// Takes up what an earlier run left in the log.
+    pub(crate) fn take_up(&self) -> Result<()> {
+        for row in self.cache.store(|store| store.log())? {
+            let touched = row.record.op.touches();
+            let outbox = self.outbox(row.realm, touched[0].volume);
+            for fid in touched {
+                self.cache.pin(ObjectId { realm: row.realm, fid })?;
+            }
+            let pending = Pending {
+                log: row.id,
+                record: row.record,
+                exclusive: row.exclusive,
+                undo: Change::default(),
+                before: Vec::new(),
+                mark: self.cache.mark(row.realm),
+                _held: None,
+                reply: None,
+            };
+            locked(&outbox.state).left.push_back(pending);
+        }
+        Ok(())
+    }
+
+    /// Sends what an earlier run left, of a realm or of all.
+    pub(crate) fn drain(&self, realm: Option<u32>) {
+        let outboxes: Vec<_> = locked(&self.outboxes).values().cloned().collect();
+        for outbox in outboxes.iter().filter(|outbox| realm.is_none_or(|realm| outbox.realm == realm)) {
+            let mut state = locked(&outbox.state);
+            if !state.left.is_empty() {
+                self.run(outbox, &mut state);
+            }
+        }
+    }
+
+    /// How many mutations of a volume are not done, and their bytes.
+    pub fn pending(&self, realm: u32, volume: VolumeId) -> (u64, u64) {
+        let Some(outbox) = locked(&self.outboxes).get(&(realm, volume)).cloned() else { return (0, 0) };
+        let state = locked(&outbox.state);
+        let all = state.left.iter().chain(&state.queue);
+        let bytes = |pending: &Pending| match &pending.record.op {
+            Op::Store { length, .. } => *length,
+            _ => 0,
+        };
+        all.fold((0, 0), |(count, sum), pending| (count + 1, sum + bytes(pending)))
+    }
+}
+
+/// As many as fit into one Apply.
+fn take_batch(queue: &mut VecDeque<Pending>) -> Vec<Pending> {
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    while let Some(next) = queue.front() {
+        bytes += prost::Message::encoded_len(&wire::Record::from(&next.record)) + 8;
+        if !batch.is_empty() && (bytes > APPLY_BYTES / 2 || batch.len() == APPLY_RECORDS) {
+            break;
+        }
+        batch.extend(queue.pop_front());
+    }
+    batch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(vnode: u32, dots: &[(u64, u64)]) -> Seen {
+        let past = dots.iter().map(|(author, seq)| Dot::new(Author(*author), *seq)).collect();
+        Seen { fid: Fid { volume: VolumeId(1), vnode, unique: 1 }, past, lamport: 0 }
+    }
+
+    #[test]
+    fn an_author_never_writes_on_a_base_that_lacks_its_own_last_update() {
+        let mut state = State::default();
+        let draw = || 7;
+        assert_eq!(state.author(&[seen(1, &[])], draw), (Author(7), true));
+        state.own.insert(seen(1, &[]).fid, 3);
+        assert_eq!(state.author(&[seen(1, &[(7, 3)])], draw), (Author(7), false));
+        assert_eq!(state.author(&[seen(3, &[])], draw), (Author(7), false));
+        assert_eq!(state.author(&[seen(1, &[(7, 2)])], || 9), (Author(9), true));
+        assert!(state.own.is_empty());
+    }
+}

@@ -1,0 +1,154 @@
+//! Changes: one transaction each, and what undoes them.
+
+use std::sync::Arc;
+
+use coda_proto::{Dot, Entry, Fid, Name, wire};
+use prost::Message;
+use rusqlite::{Transaction, params};
+
+use super::{LogRow, Result, Row, Store, broken};
+use crate::{fid::key, venus::face::ObjectId};
+
+/// One step of a change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Edit {
+    /// Writes an object's row.
+    Put(ObjectId, Arc<Row>),
+    /// Forgets an object and its entries.
+    Drop(ObjectId),
+    /// Writes a binding of a directory.
+    Bind(ObjectId, Entry),
+    /// Takes one away.
+    Unbind(ObjectId, Name, Fid),
+    /// Takes all of a directory away. Only for what can be fetched again: it is not undone.
+    Clear(ObjectId),
+    /// Appends to the log.
+    Log(LogRow),
+    /// Takes a record off the log.
+    Unlog(u64),
+    /// Notes an author.
+    Author(u64, u32, u32),
+}
+
+/// Steps of one transaction.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Change {
+    /// In order.
+    pub edits: Vec<Edit>,
+}
+
+impl Change {
+    /// A change of one step.
+    pub fn of(edit: Edit) -> Change {
+        Change { edits: vec![edit] }
+    }
+
+    /// Adds a step.
+    pub fn push(&mut self, edit: Edit) {
+        self.edits.push(edit);
+    }
+
+    /// What takes the objects and bindings back to what they are in `store` now.
+    pub fn inverse(&self, store: &Store) -> Result<Change> {
+        let mut inverse = Change::default();
+        for edit in &self.edits {
+            match edit {
+                Edit::Put(id, _) | Edit::Drop(id) => inverse.push(match store.row(*id)? {
+                    Some(row) => Edit::Put(*id, Arc::new(row)),
+                    None => Edit::Drop(*id),
+                }),
+                Edit::Bind(dir, entry) => inverse.push(binding_now(store, *dir, &entry.name, entry.fid)?),
+                Edit::Unbind(dir, name, fid) => inverse.push(binding_now(store, *dir, name, *fid)?),
+                Edit::Clear(_) | Edit::Log(_) | Edit::Unlog(_) | Edit::Author(..) => {}
+            }
+        }
+        Ok(inverse)
+    }
+}
+
+fn binding_now(store: &Store, dir: ObjectId, name: &[u8], fid: Fid) -> Result<Edit> {
+    let now = store.named(dir, name)?.into_iter().find(|entry| entry.fid == fid);
+    Ok(now.map_or(Edit::Unbind(dir, name.to_vec(), fid), |entry| Edit::Bind(dir, entry)))
+}
+
+impl Store {
+    /// Makes all steps of a change, or none.
+    pub fn apply(&mut self, change: &Change, tick: u64) -> Result<()> {
+        let tx = self.db.transaction().map_err(broken)?;
+        for edit in &change.edits {
+            one(&tx, edit, tick).map_err(broken)?;
+        }
+        tx.commit().map_err(broken)
+    }
+}
+
+fn one(tx: &Transaction, edit: &Edit, tick: u64) -> rusqlite::Result<()> {
+    match edit {
+        Edit::Put(id, row) => {
+            let parent = ObjectId { realm: id.realm, fid: row.status.parent };
+            tx.prepare_cached(
+                "INSERT INTO object (id, row, container, bytes, writing, used, parent)
+                 VALUES (?, ?, ?, ?, ?, ?, ?)
+                 ON CONFLICT (id) DO UPDATE SET row = excluded.row, container = excluded.container,
+                     bytes = excluded.bytes, writing = excluded.writing, used = excluded.used,
+                     parent = excluded.parent",
+            )?
+            .execute(params![
+                &key(*id)[..],
+                row.encode(),
+                row.data.map(|data| data.container as i64),
+                row.data.map_or(0, |data| data.length as i64),
+                row.writing,
+                tick as i64,
+                &key(parent)[..],
+            ])?;
+        }
+        Edit::Drop(id) => {
+            tx.prepare_cached("DELETE FROM object WHERE id = ?")?.execute([&key(*id)[..]])?;
+            tx.prepare_cached("DELETE FROM entry WHERE dir = ?")?.execute([&key(*id)[..]])?;
+        }
+        Edit::Bind(dir, entry) => {
+            let Dot { author, seq } = entry.dot;
+            let child = key(ObjectId { realm: dir.realm, fid: entry.fid });
+            tx.prepare_cached(
+                "INSERT OR REPLACE INTO entry (dir, name, fid, kind, author, seq) VALUES (?, ?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                &key(*dir)[..],
+                entry.name,
+                &child[..],
+                i32::from(entry.kind),
+                author.0 as i64,
+                seq as i64
+            ])?;
+        }
+        Edit::Unbind(dir, name, fid) => {
+            let child = key(ObjectId { realm: dir.realm, fid: *fid });
+            tx.prepare_cached("DELETE FROM entry WHERE dir = ? AND name = ? AND fid = ?")?
+                .execute(params![&key(*dir)[..], name, &child[..]])?;
+        }
+        Edit::Clear(dir) => {
+            tx.prepare_cached("DELETE FROM entry WHERE dir = ?")?.execute([&key(*dir)[..]])?;
+        }
+        Edit::Log(row) => {
+            tx.prepare_cached(
+                "INSERT INTO log (id, realm, volume, exclusive, record) VALUES (?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                row.id as i64,
+                row.realm,
+                row.record.op.touches()[0].volume.0,
+                row.exclusive,
+                wire::Record::from(&row.record).encode_to_vec()
+            ])?;
+        }
+        Edit::Unlog(id) => {
+            tx.prepare_cached("DELETE FROM log WHERE id = ?")?.execute([*id as i64])?;
+        }
+        Edit::Author(author, realm, volume) => {
+            tx.prepare_cached("INSERT INTO author (author, realm, volume) VALUES (?, ?, ?)")?
+                .execute(params![*author as i64, realm, volume])?;
+        }
+    }
+    Ok(())
+}

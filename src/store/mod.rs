@@ -1,0 +1,141 @@
+//! What venus keeps on disk besides contents: one SQLite database.
+//!
+//! ```text
+//!  realm    the number of each realm, in the order met
+//!  kept     small values by name: what peers learnt of realms and groups, our instance, counters
+//!  object   one row per cached object: its status, whether its entries or contents are here
+//!  entry    the bindings of cached directories
+//!  log      mutations that some member has yet to answer for
+//!  author   the authors this store has drawn
+//! ```
+//!
+//! Nothing outside this folder writes SQL. A [`Change`] is one transaction; the log record of a mutation
+//! and the rows it changes are always in the same one. Validity is not kept: after a start nobody has
+//! promised us anything.
+
+mod change;
+mod log;
+mod object;
+mod small;
+
+pub use change::{Change, Edit};
+pub use log::LogRow;
+pub use object::{Data, Row};
+
+use std::path::Path;
+
+use rusqlite::{Connection, config::DbConfig};
+
+use crate::error::Error;
+
+/// The schema's version. A newer database is refused untouched.
+const VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+    CREATE TABLE realm (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+    CREATE TABLE kept (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE object (
+        id BLOB PRIMARY KEY, row BLOB NOT NULL, container INTEGER, bytes INTEGER NOT NULL,
+        writing INTEGER NOT NULL, used INTEGER NOT NULL, parent BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX object_parent ON object (parent);
+    CREATE INDEX object_used ON object (used);
+    CREATE INDEX object_writing ON object (writing) WHERE writing <> 0;
+    CREATE INDEX object_container ON object (container, bytes) WHERE container IS NOT NULL;
+    CREATE TABLE entry (
+        dir BLOB NOT NULL, name BLOB NOT NULL, fid BLOB NOT NULL, kind INTEGER NOT NULL,
+        author INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (dir, name, fid)
+    ) WITHOUT ROWID;
+    CREATE TABLE log (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, realm INTEGER NOT NULL, volume INTEGER NOT NULL,
+        exclusive INTEGER NOT NULL, record BLOB NOT NULL
+    );
+    CREATE TABLE author (author INTEGER PRIMARY KEY, realm INTEGER NOT NULL, volume INTEGER NOT NULL);
+";
+
+/// The database. One writer: whoever holds it.
+pub struct Store {
+    db: Connection,
+}
+
+pub(crate) fn broken(error: rusqlite::Error) -> Error {
+    Error::Io("the cache's database".into(), error.to_string())
+}
+
+fn malformed(what: impl std::fmt::Display) -> Error {
+    Error::Io("the cache's database".into(), what.to_string())
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
+impl Store {
+    /// Opens the database at `path`, or makes one; in memory without a path.
+    pub fn open(path: Option<&Path>) -> Result<Store> {
+        let db = match path {
+            Some(path) => Connection::open(path),
+            None => Connection::open_in_memory(),
+        }
+        .map_err(broken)?;
+        Store::prepare(db)
+    }
+
+    fn prepare(db: Connection) -> Result<Store> {
+        let pragma = |name: &str, value: &str| {
+            db.pragma_update_and_check(None, name, value, |_| Ok(())).or_else(|error| match error {
+                rusqlite::Error::QueryReturnedNoRows => Ok(()),
+                error => Err(error),
+            })
+        };
+        pragma("locking_mode", "EXCLUSIVE").map_err(broken)?;
+        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(broken)?;
+        if version > VERSION {
+            return Err(malformed(format!(
+                "written by a newer venus (schema {version}, this one knows {VERSION}); left untouched"
+            )));
+        }
+        pragma("journal_mode", "WAL").map_err(broken)?;
+        pragma("synchronous", "NORMAL").map_err(broken)?;
+        pragma("cache_size", "-16384").map_err(broken)?;
+        // Query plans that do not look at bound values: cached statements are never compiled again.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(broken)?;
+        db.set_prepared_statement_cache_capacity(64);
+        if version == 0 {
+            db.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))
+                .map_err(broken)?;
+        }
+        Ok(Store { db })
+    }
+
+    /// Makes what was committed survive power loss.
+    pub fn sync(&self) -> Result<()> {
+        self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(broken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_schema_is_refused_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        drop(Store::open(Some(&path)).unwrap());
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch("PRAGMA user_version = 99").unwrap();
+        drop(db);
+        assert!(Store::open(Some(&path)).is_err());
+        let db = Connection::open(&path).unwrap();
+        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(version, 99);
+    }
+
+    #[test]
+    fn two_stores_never_share_a_database() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let store = Store::open(Some(&path)).unwrap();
+        store.keep("x", b"1").unwrap();
+        assert!(Store::open(Some(&path)).is_err());
+    }
+}

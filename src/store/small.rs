@@ -1,0 +1,44 @@
+//! Realms' numbers and small values.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Result, Store, broken};
+
+impl Store {
+    /// The number of a realm; a new one the first time.
+    pub fn realm_number(&mut self, name: &str) -> Result<u32> {
+        self.db
+            .prepare_cached("INSERT OR IGNORE INTO realm (name) VALUES (?)")
+            .and_then(|mut put| put.execute([name]))
+            .map_err(broken)?;
+        self.db
+            .prepare_cached("SELECT number FROM realm WHERE name = ?")
+            .and_then(|mut ask| ask.query_row([name], |row| row.get(0)))
+            .map_err(broken)
+    }
+
+    /// All realms met, by number.
+    pub fn realms(&self) -> Result<Vec<(u32, String)>> {
+        let mut ask =
+            self.db.prepare_cached("SELECT number, name FROM realm ORDER BY number").map_err(broken)?;
+        let rows = ask.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(broken)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(broken)
+    }
+
+    /// Keeps a value.
+    pub fn keep(&self, name: &str, value: &[u8]) -> Result<()> {
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO kept (name, value) VALUES (?, ?)")
+            .and_then(|mut put| put.execute(params![name, value]))
+            .map_err(broken)?;
+        Ok(())
+    }
+
+    /// A kept value.
+    pub fn kept(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.db
+            .prepare_cached("SELECT value FROM kept WHERE name = ?")
+            .and_then(|mut ask| ask.query_row([name], |row| row.get(0)).optional())
+            .map_err(broken)
+    }
+}
