@@ -22,7 +22,7 @@ const PATIENCE: u32 = 4;
 
 /// What a knock brought.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Knock {
+pub enum Knock {
     /// Nothing: somebody listens, or the host says nothing.
     Quiet,
     /// Nobody listens.
@@ -32,7 +32,7 @@ pub(crate) enum Knock {
 }
 
 /// Knocks once.
-pub(crate) async fn knock(address: SocketAddr) -> Knock {
+pub async fn knock(address: SocketAddr) -> Knock {
     let attempt = async {
         let any: IpAddr = match address.is_ipv4() {
             true => Ipv4Addr::UNSPECIFIED.into(),

@@ -12,7 +12,7 @@
 //! call itself, or bulk bytes that move, do.
 
 pub mod authority;
-mod canary;
+pub mod canary;
 pub mod certificate;
 pub mod credentials;
 mod dial;

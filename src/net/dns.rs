@@ -4,24 +4,20 @@
 //! others with every network. Search domains are never used: a realm's name is complete.
 
 use std::{
-    future::Future,
     io,
     net::{IpAddr, SocketAddr},
     os::unix::fs::MetadataExt,
     path::PathBuf,
-    pin::Pin,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::{net::UdpSocket, time::timeout};
+use coda_net::canary::{Knock, knock};
+use tokio::time::{sleep, timeout};
 use trust_dns_resolver::{
-    Resolver,
+    Resolver, TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
-    net::{
-        NetError,
-        runtime::{RuntimeProvider, TokioRuntimeProvider},
-    },
+    net::{NetError, runtime::TokioRuntimeProvider},
     proto::rr::{Name, RData, RecordType},
     system_conf,
 };
@@ -32,6 +28,8 @@ use super::srv::Service;
 const TRY: Duration = Duration::from_millis(2500);
 /// The longest that a question takes, whatever the name servers do.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Without an answer for so long, we look whether anybody listens.
+const WORRY: Duration = Duration::from_millis(200);
 /// "No such name" is believed for so long: a realm that was just made appears within seconds.
 const NEGATIVE: Duration = Duration::from_secs(5);
 /// And an address for so long, even if its owner promises more.
@@ -63,7 +61,12 @@ pub struct Dns {
     current: Mutex<Option<(Stamp, Client)>>,
 }
 
-type Client = Resolver<Connected>;
+#[derive(Clone)]
+struct Client {
+    resolver: TokioResolver,
+    /// Where it asks.
+    at: Vec<SocketAddr>,
+}
 
 /// What changes when the file does: device, inode, size, modification time in ns.
 type Stamp = Option<(u64, u64, u64, i64)>;
@@ -107,7 +110,12 @@ impl Dns {
         name.set_fqdn(true);
         let failed = |why: String| format!("DNS does not answer about {name}: {why}");
         let client = self.client().map_err(failed)?;
-        match timeout(LIMIT, client.lookup(name.clone(), kind)).await {
+        let answer = tokio::select! {
+            biased;
+            answer = timeout(LIMIT, client.resolver.lookup(name.clone(), kind)) => answer,
+            () = all_closed(&client.at) => return Err(failed("no name server runs".into())),
+        };
+        match answer {
             Ok(Ok(found)) => Ok(found.answers().iter().map(|record| record.data.clone()).collect()),
             Ok(Err(error)) if error.is_no_records_found() => Ok(Vec::new()),
             Ok(Err(error)) => Err(failed(error.to_string())),
@@ -147,10 +155,28 @@ impl Dns {
         if servers.is_empty() {
             return Err(NetError::from("no name server is configured"));
         }
+        let port =
+            |server: &NameServerConfig| server.connections.first().map_or(53, |connection| connection.port);
+        let at = servers.iter().map(|server| SocketAddr::new(server.ip, port(server))).collect();
         let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-        let mut builder = Resolver::builder_with_config(config, Connected::default());
+        let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options();
-        builder.build()
+        Ok(Client { resolver: builder.build()?, at })
+    }
+}
+
+/// Ends when the port of every name server is closed, which the resolver itself is never told.
+async fn all_closed(servers: &[SocketAddr]) {
+    loop {
+        // An answer is usually here before this.
+        sleep(WORRY).await;
+        let mut closed = 0;
+        for server in servers {
+            closed += usize::from(knock(*server).await == Knock::Closed);
+        }
+        if closed == servers.len() {
+            return;
+        }
     }
 }
 
@@ -177,36 +203,4 @@ fn service(data: RData) -> Option<Service> {
     let RData::SRV(srv) = data else { return None };
     let target = srv.target.to_ascii().trim_end_matches('.').to_owned();
     Some(Service { priority: srv.priority, weight: srv.weight, port: srv.port, target })
-}
-
-/// The usual sockets, but for UDP: one that is connected learns at once that a port is closed.
-#[derive(Clone, Default)]
-struct Connected(TokioRuntimeProvider);
-
-type Opening<T> = Pin<Box<dyn Send + Future<Output = io::Result<T>>>>;
-
-impl RuntimeProvider for Connected {
-    type Handle = <TokioRuntimeProvider as RuntimeProvider>::Handle;
-    type Timer = <TokioRuntimeProvider as RuntimeProvider>::Timer;
-    type Udp = UdpSocket;
-    type Tcp = <TokioRuntimeProvider as RuntimeProvider>::Tcp;
-
-    fn create_handle(&self) -> Self::Handle {
-        self.0.create_handle()
-    }
-    fn connect_tcp(
-        &self,
-        server: SocketAddr,
-        from: Option<SocketAddr>,
-        limit: Option<Duration>,
-    ) -> Opening<Self::Tcp> {
-        self.0.connect_tcp(server, from, limit)
-    }
-    fn bind_udp(&self, from: SocketAddr, server: SocketAddr) -> Opening<Self::Udp> {
-        Box::pin(async move {
-            let socket = UdpSocket::bind(from).await?;
-            socket.connect(server).await?;
-            Ok(socket)
-        })
-    }
 }

@@ -15,4 +15,7 @@ mod quic;
 pub mod realms;
 pub mod srv;
 
+#[cfg(test)]
+mod tests;
+
 pub use quic::{NetConfig, NetEnv};
