@@ -8,13 +8,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coda_proto::{Code, Dot, Refusal, ServerId, wire};
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     AskError, Peers,
     latency::GRACE_LIMIT,
+    liveness::Fact,
     peers::WANTED_EVERY,
-    race::{Attempt, Running, race},
+    race::{Attempt, Running, for_a_while, race},
     server::Server,
 };
 use crate::{
@@ -38,6 +39,8 @@ pub struct Gathered {
 
 /// Answers that may take long for their length.
 const LONG: u32 = 64 * 1024;
+/// Half seconds that a long answer may take before another member is asked too, at the least.
+const LONG_GRACES: u32 = 10;
 
 impl Peers {
     /// Asks one server. Hello is said where needed, and again when the server does not know us any more;
@@ -74,7 +77,10 @@ impl Peers {
             .map(|server| {
                 let (me, body, bulk, slow) = (me.clone(), body.clone(), bulk.clone(), server.clone());
                 Attempt {
-                    grace: if long { GRACE_LIMIT } else { server.grace() },
+                    patience: match long {
+                        true => Box::pin(me.clone().while_alive(server.clone())),
+                        false => for_a_while(server.grace()),
+                    },
                     run: Box::pin(async move {
                         match me.ask_server(&server, body, bulk, priority).await {
                             Err(error) if error.try_another() => Err(error),
@@ -260,6 +266,19 @@ impl Peers {
             }
             self.heed_refusal(server, &body, &refusal);
             return Err(refused(refusal));
+        }
+    }
+
+    /// Patience with a server that may be busy sending what was asked for: as long as it answers probes.
+    /// One whose disk hangs answers them too, so patience ends some time.
+    async fn while_alive(self: Arc<Self>, server: Arc<Server>) {
+        let half = GRACE_LIMIT / 2;
+        for _ in 0..LONG_GRACES {
+            sleep(half).await;
+            let probe = self.probe_endpoints(&server, half);
+            if !matches!(timeout(half, probe).await, Ok(Fact::Answered)) {
+                return;
+            }
         }
     }
 

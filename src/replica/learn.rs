@@ -15,7 +15,7 @@ use super::{
     flight::Flight,
     latency::GRACE_LIMIT,
     peers::{Realm, WANTED_EVERY},
-    race::{Attempt, race},
+    race::{Attempt, for_a_while, race},
     server::{Server, locked},
 };
 use crate::{
@@ -279,7 +279,7 @@ impl Peers {
                 _ => Err(AskError::Malformed("not a realm".into())),
             }
         };
-        Attempt { grace: GRACE_LIMIT, run: Box::pin(run), overdue: Box::new(|| {}) }
+        Attempt { patience: for_a_while(GRACE_LIMIT), run: Box::pin(run), overdue: Box::new(|| {}) }
     }
 
     /// A realm without a root volume, or a server that dies right now, is no reason to fail.

@@ -13,7 +13,7 @@ use super::{
     latency::GRACE_LIMIT,
     learn::KNOWN_FOR,
     peers::{Realm, WANTED_EVERY},
-    race::{Attempt, race},
+    race::{Attempt, for_a_while, race},
     server::locked,
 };
 use crate::{
@@ -225,7 +225,7 @@ impl Peers {
                 let (me, body, parse) = (me.clone(), body.clone(), parse.clone());
                 let slow = server.clone();
                 Attempt {
-                    grace: server.grace(),
+                    patience: for_a_while(server.grace()),
                     run: Box::pin(async move {
                         let request = wire::Request { body: Some(body), ..Default::default() };
                         let answer = me.call(&server, request, Bytes::new(), Priority::Foreground).await?;

@@ -253,7 +253,7 @@ impl Peers {
                 let request = wire::Request { body: Some(body), ..Default::default() };
                 let (env, server) = (self.env.clone(), server.clone());
                 super::race::Attempt {
-                    grace: super::latency::GRACE_LIMIT.min(silence / 4),
+                    patience: super::race::for_a_while(super::latency::GRACE_LIMIT.min(silence / 4)),
                     run: Box::pin(async move {
                         let answer =
                             env.call(&to, request, Bytes::new(), Priority::Background, silence).await;

@@ -17,6 +17,8 @@ use super::{
 const PAUSE_LIMIT: Duration = Duration::from_secs(60);
 /// A server that lives but was not heard from for so long is probed.
 const SILENT_FOR: Duration = Duration::from_secs(150);
+/// After so many probes in vain the realm is asked where the server is now.
+const LOOK_AGAIN: u32 = 4;
 /// A probe of a dead server waits no longer than this.
 const PROBE_SILENCE: Duration = Duration::from_secs(5);
 
@@ -74,6 +76,9 @@ pub(super) async fn watch_over(peers: Weak<Peers>, server: Arc<Server>) {
         let Some(strong) = peers.upgrade() else { return };
         if fact != Fact::Answered {
             failures += 1;
+            if failures % LOOK_AGAIN == 0 {
+                strong.refresh_realm(&server.realm);
+            }
         }
         strong.learnt(&server, fact);
     }

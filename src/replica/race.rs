@@ -1,21 +1,27 @@
 //! Asking one after another without waiting for the slow: the next is asked when the one before failed,
 //! or has not answered within its grace, and the first good answer wins.
 
-use std::{pin::pin, time::Duration};
+use std::time::Duration;
 
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::time::sleep;
 
 use crate::env::BoxFuture;
 
 /// One thing to try. The future does nothing before it is polled.
 pub struct Attempt<T, E> {
-    /// How long it may run alone.
-    pub grace: Duration,
+    /// Ends when it has run alone for long enough.
+    pub patience: BoxFuture<'static, ()>,
     /// The try.
     pub run: BoxFuture<'static, Result<T, E>>,
     /// Called when the grace is over without an answer.
     pub overdue: Box<dyn FnOnce() + Send>,
+}
+
+/// Patience for so long.
+pub fn for_a_while(grace: Duration) -> BoxFuture<'static, ()> {
+    // Counted from the first poll, like everything about an attempt.
+    async move { sleep(grace).await }.boxed()
 }
 
 /// Attempts that are still running: not to be dropped when their outcome matters to somebody.
@@ -29,7 +35,7 @@ pub async fn race<T, E>(attempts: Vec<Attempt<T, E>>) -> Result<(T, Running<T, E
     while let Some(attempt) = waiting.next() {
         running.push(attempt.run);
         let mut overdue = Some(attempt.overdue);
-        let mut grace = pin!(sleep(attempt.grace));
+        let mut patience = attempt.patience;
         let mut last = waiting.len() == 0;
         loop {
             tokio::select! {
@@ -43,7 +49,7 @@ pub async fn race<T, E>(attempts: Vec<Attempt<T, E>>) -> Result<(T, Running<T, E
                     }
                     None => break,
                 },
-                () = &mut grace, if overdue.is_some() => {
+                () = &mut patience, if overdue.is_some() => {
                     if let Some(overdue) = overdue.take() { overdue() }
                     if !last { break }
                     last = true;
@@ -65,7 +71,7 @@ mod tests {
     fn attempt(log: &Log, name: u32, after: u64, good: bool) -> Attempt<u32, u32> {
         let (begun, late) = (log.clone(), log.clone());
         Attempt {
-            grace: Duration::from_secs(1),
+            patience: for_a_while(Duration::from_secs(1)),
             run: Box::pin(async move {
                 begun.lock().unwrap().push(name);
                 sleep(Duration::from_secs(after)).await;

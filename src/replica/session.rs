@@ -15,7 +15,7 @@ use super::{
     latency::GRACE_LIMIT,
     liveness::Fact,
     peers::Peers,
-    race::{Attempt, race},
+    race::{Attempt, for_a_while, race},
     server::{Server, SessionState},
 };
 use crate::{
@@ -92,7 +92,7 @@ impl Peers {
             .map(|to| {
                 let (env, server, hello) = (self.env.clone(), server.clone(), hello.clone());
                 Attempt {
-                    grace: GRACE_LIMIT,
+                    patience: for_a_while(GRACE_LIMIT),
                     run: Box::pin(async move {
                         let session = env.session(&to, hello, silence).await?;
                         let who = session.0.server;

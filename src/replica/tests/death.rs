@@ -161,6 +161,32 @@ async fn a_reader_waits_a_grace_and_then_asks_another_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_long_transfer_that_moves_is_not_asked_for_twice() {
+    let world = World::new().with_realm(REALM, 2);
+    let client = Client::new(&world);
+    let group = client.group(REALM).await;
+    client.mutate(REALM, &group).await;
+    // Fetches take 4 s, probes an instant.
+    for id in [1, 2] {
+        let host = world.host(&format!("{REALM}-{id}"));
+        super::super::server::locked(&host.inner).fetch_delay = 4 * SECOND;
+    }
+    let fetches = |id: u32| world.asked(&format!("{REALM}-{id}")).iter().filter(|k| **k == "Fetch").count();
+    let fetch = || async {
+        let body = Body::Fetch(wire::Fetch { length: 1 << 20, ..Default::default() });
+        let answer = client.peers.ask_any(REALM, &group, body, Bytes::new(), Priority::Foreground).await;
+        u32::from(answer.unwrap().0.0)
+    };
+    let first = fetch().await;
+    assert_eq!((fetches(first), fetches(3 - first)), (1, 0));
+    // But one that has stopped is.
+    world.set(&format!("{REALM}-{first}"), Mode::Stopped);
+    let began = Instant::now();
+    assert_eq!(fetch().await, 3 - first);
+    assert!(began.elapsed() <= 5 * SECOND + SECOND / 10, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_status_is_asked_of_all_and_a_late_member_costs_one_grace() {
     let world = World::new().with_realm(REALM, 3);
     let client = Client::new(&world);

@@ -42,6 +42,7 @@ pub struct Host {
 #[derive(Default)]
 pub struct Inner {
     pub delay: Duration,
+    pub fetch_delay: Duration,
     pub boot: u64,
     pub sessions: BTreeMap<u64, ServerSession>,
     pub next_session: u64,
@@ -308,6 +309,10 @@ impl Env for Net {
                 return Err(CallError::Unreachable("no such host".into()));
             };
             locked(&host.inner).asked.push(kind(&request.body));
+            if matches!(request.body, Some(Body::Fetch(_))) {
+                let delay = locked(&host.inner).fetch_delay;
+                sleep(delay).await;
+            }
             let body = match host.reached(silence).await? {
                 Mode::Nonsense => wire::response::Body::Done(wire::Done {}),
                 _ => host.answer(&world, request),
