@@ -48,7 +48,10 @@ pub(super) fn check_form(record: &Record) -> Result<(), Refusal> {
             if (from, from_name) == (to, to_name) || *replaced == Some(*fid) {
                 return Err(Refusal::about(Code::Invalid, *fid, "a rename to where it is"));
             }
-            if fid == from || fid == to || replaced.is_some_and(|fid| fid == *from || fid == *to) {
+            if *replaced == Some(*from) {
+                return Err(Refusal::about(Code::NotEmpty, *from, "it holds what would replace it"));
+            }
+            if fid == from || fid == to || *replaced == Some(*to) {
                 return Err(Refusal::about(Code::Loop, *fid, "a directory is not in itself"));
             }
             match replaced {
