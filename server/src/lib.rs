@@ -1,3 +1,27 @@
 //! The Vice server: replicated volumes, callbacks, location.
+//!
+//! ```text
+//!  service   which call is answered by what
+//!  calls     what each call does            session   whom we promised what
+//!  status  rights  quota                    location  servers, volumes, groups
+//!  volume    one writer, many readers
+//!  store     SQLite and containers
+//! ```
 
+mod blocking;
+mod calls;
+pub mod config;
 pub mod env;
+pub mod location;
+pub mod quota;
+pub mod rights;
+mod server;
+mod service;
+pub mod session;
+pub mod setup;
+pub mod status;
+pub mod store;
+pub mod volume;
+
+pub use config::{CrashHook, CrashPoint, Durability, ServerConfig};
+pub use server::Server;

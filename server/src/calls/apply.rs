@@ -1,0 +1,190 @@
+//! Apply: the one mutation call.
+
+use std::{cmp::Ordering, collections::BTreeSet};
+
+use coda_proto::{
+    APPLY_BYTES, APPLY_RECORDS, Code, Contents, Fid, Op, Record, Refusal, VolumeId,
+    merge::{self, ApplyError},
+    service::Identity,
+    wire::{self, response::Body},
+};
+use prost::Message;
+
+use super::{Answer, Caller, plain, read::served};
+use crate::{
+    quota, rights,
+    server::Server,
+    status::status,
+    store::{Bytes as Stored, Content, Txn},
+};
+
+impl Server {
+    pub(crate) async fn apply(&self, caller: Caller, apply: wire::Apply) -> Answer {
+        let id = VolumeId(apply.volume);
+        let volume = self.volume(id)?;
+        self.check_epoch(id, apply.epoch)?;
+        let records = records(id, apply)?;
+        let touched: BTreeSet<Fid> = records.iter().flat_map(|record| record.op.touches()).collect();
+        let work = Work {
+            who: caller.who,
+            instance: self.sessions().instance(caller.session).unwrap_or_default(),
+            touched: touched.clone(),
+            records,
+        };
+        let sessions = self.sessions().clone();
+        let applied = volume
+            .write(
+                move |txn| work.run(txn),
+                move |done| sessions.break_promises(id, &done.changed, caller.session),
+            )
+            .await?;
+        // Also those of earlier attempts: a repeated record breaks nothing, and its answer promises the same.
+        let outstanding = self.sessions().outstanding(&touched, caller.session);
+        self.sessions().acknowledged(outstanding).await;
+        plain(Body::Applied(applied))
+    }
+
+    fn check_epoch(&self, id: VolumeId, epoch: u64) -> Result<(), Refusal> {
+        let realm = self.realm();
+        let no_volume = || Refusal::new(Code::NoVolume, format!("{id}: no such volume"));
+        let info = &realm.volumes.get(&id).ok_or_else(no_volume)?.info;
+        match epoch.cmp(&info.epoch) {
+            Ordering::Equal => {}
+            Ordering::Less => {
+                let why = format!("volume {id} is at epoch {}, not {epoch}", info.epoch);
+                let refusal = Refusal::new(Code::StaleEpoch, why);
+                return Err(Refusal { info: Some(info.clone()), ..refusal });
+            }
+            Ordering::Greater => {
+                let why = format!("this server has yet to learn of epoch {epoch} of volume {id}");
+                return Err(Refusal::new(Code::Busy, why));
+            }
+        }
+        let member = realm.replica_at(id, self.id()).ok_or_else(no_volume)?;
+        match member.state == i32::from(wire::MemberState::MemberLeaving) {
+            true => Err(Refusal::new(Code::Offline, format!("this member is leaving volume {id}"))),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Reads the records of one call, and checks all that needs no state.
+fn records(id: VolumeId, apply: wire::Apply) -> Result<Vec<Record>, Refusal> {
+    let count = apply.records.len();
+    if count == 0 || count > APPLY_RECORDS {
+        return Err(Refusal::new(Code::TooBig, format!("{count} records; 1 to {APPLY_RECORDS} per call")));
+    }
+    let size = apply.encoded_len();
+    if size > APPLY_BYTES {
+        return Err(Refusal::new(Code::TooBig, format!("{size} bytes; at most {APPLY_BYTES} per call")));
+    }
+    let mut records = Vec::with_capacity(count);
+    for (index, record) in apply.records.into_iter().enumerate() {
+        let record = Record::try_from(record).map_err(|error| Refusal::from(error).at(index))?;
+        if let Some(fid) = record.op.touches().iter().find(|fid| fid.volume != id) {
+            return Err(Refusal::about(Code::Invalid, *fid, "of another volume").at(index));
+        }
+        if let Op::Store { fid, hash, contents: Contents::Inline(bytes), .. } = &record.op
+            && blake3::hash(bytes).as_bytes() != hash
+        {
+            return Err(Refusal::about(Code::Upload, *fid, "the contents do not match their hash").at(index));
+        }
+        records.push(record);
+    }
+    Ok(records)
+}
+
+/// The records of one call, on their way through the volume's writer.
+struct Work {
+    who: Identity,
+    instance: Vec<u8>,
+    touched: BTreeSet<Fid>,
+    records: Vec<Record>,
+}
+
+impl Work {
+    fn run(self, txn: &mut Txn<'_>) -> Result<wire::Applied, Refusal> {
+        served(txn)?;
+        let before = stamp(txn);
+        for (index, record) in self.records.iter().enumerate() {
+            self.one(txn, record).map_err(|refusal| refusal.at(index))?;
+            txn.settle()?;
+        }
+        let mut statuses = Vec::new();
+        for fid in &self.touched {
+            if let Some(status) = status(txn, *fid, self.who)? {
+                statuses.push((&status).into());
+            }
+        }
+        Ok(wire::Applied { statuses, before: Some(before), after: Some(stamp(txn)) })
+    }
+
+    fn one(&self, txn: &mut Txn<'_>, record: &Record) -> Result<(), Refusal> {
+        for fid in record.op.touches() {
+            if txn.past(fid)?.is_some_and(|past| past.covers(record.dot)) {
+                return Ok(());
+            }
+        }
+        rights::check(txn, self.who, record)?;
+        check_quota(txn, record)?;
+        let content = self.content(txn, record)?;
+        match merge::apply(txn, record) {
+            Ok(_) => {}
+            Err(ApplyError::Refused(refusal)) => return Err(refusal),
+            Err(ApplyError::Store(error)) => return Err(error.into()),
+        }
+        if let (Op::Store { fid, contents, .. }, Some(content)) = (&record.op, content) {
+            txn.put_content(*fid, record.dot, &content)?;
+            if let Contents::Uploaded(handle) = contents {
+                txn.drop_upload(handle)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The contents that a Store brings, or says were brought before.
+    fn content(&self, txn: &Txn<'_>, record: &Record) -> Result<Option<Content>, Refusal> {
+        let Op::Store { fid, length, hash, contents, .. } = &record.op else { return Ok(None) };
+        let bytes = match contents {
+            Contents::Inline(bytes) => Stored::Inline(bytes.to_vec()),
+            Contents::Uploaded(handle) => {
+                let wrong = |why: &str| Refusal::about(Code::Upload, *fid, why);
+                let upload = txn.upload(handle)?.ok_or_else(|| wrong("unknown upload"))?;
+                if upload.instance != self.instance {
+                    return Err(wrong("unknown upload"));
+                }
+                if !upload.complete || upload.length != *length || upload.hash != *hash {
+                    return Err(wrong("the upload is not complete, or holds something else"));
+                }
+                Stored::Container(upload.container)
+            }
+        };
+        Ok(Some(Content { length: *length, hash: hash.to_vec(), bytes }))
+    }
+}
+
+fn stamp(txn: &Txn<'_>) -> wire::Stamp {
+    wire::Stamp { incarnation: txn.incarnation(), change_seq: txn.change_seq() }
+}
+
+fn check_quota(txn: &Txn<'_>, record: &Record) -> Result<(), Refusal> {
+    let grows = match &record.op {
+        Op::Create { .. } | Op::MakeDir { .. } | Op::Symlink { .. } => true,
+        Op::Store { fid, length, .. } => {
+            let held = txn.head(*fid)?.map_or(0, |head| quota::blocks_of(&head));
+            quota::blocks(*length) > held
+        }
+        _ => false,
+    };
+    if !grows {
+        return Ok(());
+    }
+    let limit = txn.head(Fid::root(txn.volume))?.map_or(0, |root| root.quota_max());
+    match quota::may_grow(txn.used(), limit) {
+        true => Ok(()),
+        false => {
+            let why = format!("volume {} uses {} of {limit} blocks", txn.volume, txn.used());
+            Err(Refusal::new(Code::Quota, why))
+        }
+    }
+}

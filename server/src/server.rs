@@ -1,0 +1,164 @@
+//! A server: its store, its volumes, its sessions.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, RwLock, Weak},
+};
+
+use coda_proto::{Code, Refusal, ServerId, VolumeId, wire};
+
+use crate::{
+    config::ServerConfig,
+    env::Env,
+    location::{Realm, load::changed_groups},
+    session::Sessions,
+    store::{NewReplica, RealmStore, Replica, StoreError, StoreLock, replica_dir},
+    volume::Volume,
+};
+
+/// One server of a realm. Carry its [`Service`](coda_proto::service::Service) over a network, or call it.
+pub struct Server {
+    me: Weak<Server>,
+    id: ServerId,
+    boot: u64,
+    config: ServerConfig,
+    env: Arc<dyn Env>,
+    store: RealmStore,
+    realm: RwLock<Arc<Realm>>,
+    volumes: RwLock<BTreeMap<VolumeId, Arc<Volume>>>,
+    sessions: Arc<Sessions>,
+    lock: Mutex<Option<StoreLock>>,
+}
+
+impl Server {
+    /// Serves the store at `config.dir`. Nothing is loaded per object.
+    pub fn open(config: ServerConfig, env: Arc<dyn Env>) -> Result<Arc<Server>, StoreError> {
+        if !config.dir.join("server.db").exists() {
+            return Err(StoreError::Missing(config.dir.clone()));
+        }
+        let lock = StoreLock::take(&config.dir)?;
+        let boot = env.random().max(1);
+        let store = RealmStore::open(&config.dir, boot, config.durability)?;
+        let (id, realm) = store.load()?;
+        let server = Arc::new_cyclic(|me| Server {
+            me: me.clone(),
+            id,
+            boot,
+            config,
+            env,
+            store,
+            realm: RwLock::new(Arc::new(realm)),
+            volumes: RwLock::default(),
+            sessions: Arc::default(),
+            lock: Mutex::new(Some(lock)),
+        });
+        server.open_volumes(&server.realm())?;
+        Ok(server)
+    }
+
+    /// Opens the replicas that `realm` says are here and are not open yet.
+    fn open_volumes(&self, realm: &Realm) -> Result<(), StoreError> {
+        for (id, volume) in &realm.volumes {
+            let Some(member) = realm.replica_at(*id, self.id) else { continue };
+            if self.volumes().contains_key(id) {
+                continue;
+            }
+            let durability = self.config.durability;
+            if !replica_dir(&self.config.dir, member.replica).join("meta.db").exists() {
+                // A volume of history that this disk does not have: its peers must be met first.
+                let joining = volume.info.epoch > 1 || volume.info.members.len() > 1;
+                let new =
+                    NewReplica { volume: *id, replica: member.replica, acl: volume.acl.clone(), joining };
+                Replica::create(&self.config.dir, &new, durability, self.env.now())?;
+            }
+            let replica = Replica::open(&self.config.dir, *id, member.replica, self.boot, durability)?;
+            let volume = Volume::new(self.id, replica, self.env.clone(), self.config.crash.clone());
+            self.volumes.write().expect("never held across a panic").insert(*id, volume);
+        }
+        Ok(())
+    }
+
+    /// Takes over a new configuration of the realm, durably, and tells every client what changed for it.
+    pub fn adopt(&self, new: Realm) -> Result<(), StoreError> {
+        let old = self.realm();
+        if new == *old {
+            return Ok(());
+        }
+        self.store.save(&new)?;
+        let changed = changed_groups(&old, &new);
+        let config = new.config;
+        *self.realm.write().expect("never held across a panic") = Arc::new(new);
+        self.open_volumes(&self.realm())?;
+        let mine = |id: &VolumeId| self.realm().replica_at(*id, self.id).is_some();
+        let gone: Vec<VolumeId> = self.volumes().keys().filter(|id| !mine(id)).copied().collect();
+        for id in gone {
+            let volume = self.volumes.write().expect("never held across a panic").remove(&id);
+            volume.iter().for_each(|volume| volume.stop());
+        }
+        for info in changed {
+            self.sessions.announce(&wire::event::Body::GroupChanged(info));
+        }
+        self.sessions.announce(&wire::event::Body::Config(config));
+        Ok(())
+    }
+
+    /// Stops: every session ends, what is queued is dropped unanswered, and the store is free again.
+    pub fn stop(&self) {
+        for volume in self.volumes().values() {
+            volume.stop();
+        }
+        self.volumes.write().expect("never held across a panic").clear();
+        self.sessions.end_all();
+        self.lock.lock().expect("never held across a panic").take();
+    }
+
+    /// Tells clients that the server goes away.
+    pub fn say_goodbye(&self) {
+        self.sessions.announce(&wire::event::Body::GoingDown(true));
+    }
+
+    /// Who it is.
+    pub fn id(&self) -> ServerId {
+        self.id
+    }
+    /// Another number after every start; also the incarnation of its replicas.
+    pub fn boot(&self) -> u64 {
+        self.boot
+    }
+    /// The realm as it knows it.
+    pub fn realm(&self) -> Arc<Realm> {
+        self.realm.read().expect("never held across a panic").clone()
+    }
+    /// Its own database.
+    pub fn store(&self) -> &RealmStore {
+        &self.store
+    }
+    /// Who is here.
+    pub fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+    /// What it was told at its start.
+    pub fn config(&self) -> &ServerConfig {
+        &self.config
+    }
+    /// Its doors to the world.
+    pub fn env(&self) -> &Arc<dyn Env> {
+        &self.env
+    }
+    pub(crate) fn me(&self) -> Option<Arc<Server>> {
+        self.me.upgrade()
+    }
+
+    /// The volumes served here.
+    pub fn volumes(&self) -> BTreeMap<VolumeId, Arc<Volume>> {
+        self.volumes.read().expect("never held across a panic").clone()
+    }
+
+    /// A volume served here.
+    pub fn volume(&self, id: VolumeId) -> Result<Arc<Volume>, Refusal> {
+        let volumes = self.volumes.read().expect("never held across a panic");
+        volumes.get(&id).cloned().ok_or_else(|| {
+            Refusal::new(Code::NoVolume, format!("server {} holds no replica of volume {id}", self.id))
+        })
+    }
+}

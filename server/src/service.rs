@@ -1,0 +1,153 @@
+//! The server as a [`Service`]: which call is answered by what.
+
+use bytes::Bytes;
+use coda_proto::{
+    Code, PROTOCOL, Refusal, VolumeId,
+    service::{BoxFuture, EventSource, Identity, Service},
+    wire::{self, request, response},
+};
+
+use crate::{
+    calls::{Answer, Caller, plain},
+    server::Server,
+    session::Greeting,
+};
+
+impl Service for Server {
+    fn call(
+        &self,
+        who: Identity,
+        request: wire::Request,
+        bulk: Bytes,
+    ) -> BoxFuture<'static, (wire::Response, Bytes)> {
+        let server = self.me();
+        Box::pin(async move {
+            let answer = match server {
+                Some(server) => server.answer(who, request, bulk).await,
+                None => Err(Refusal::new(Code::Offline, "the server is stopping")),
+            };
+            match answer {
+                Ok((body, bulk)) => (wire::Response { bulk: bulk.len() as u32, body: Some(body) }, bulk),
+                Err(refusal) => {
+                    let body = response::Body::Refusal(refusal.into());
+                    (wire::Response { bulk: 0, body: Some(body) }, Bytes::new())
+                }
+            }
+        })
+    }
+
+    fn hello(&self, _who: Identity, hello: wire::Hello) -> (wire::Welcome, Option<Box<dyn EventSource>>) {
+        let refused = |code, why: String| {
+            let refusal = Some(Refusal::new(code, why).into());
+            (wire::Welcome { refusal, protocol: PROTOCOL, ..Default::default() }, None)
+        };
+        if hello.protocol != PROTOCOL {
+            let why = format!("protocol {} is unknown here; this server speaks {PROTOCOL}", hello.protocol);
+            return refused(Code::Unsupported, why);
+        }
+        if hello.instance.len() != 16 {
+            return refused(Code::Invalid, "an instance has 16 bytes".to_owned());
+        }
+        let (session, resumed, source) = self.sessions().greet(Greeting {
+            instance: &hello.instance,
+            resume: hello.resume,
+            last_seq: hello.last_seq,
+            fresh: self.env().random().max(1),
+        });
+        let welcome = wire::Welcome {
+            protocol: PROTOCOL,
+            features: 0,
+            session,
+            resumed,
+            server: self.id().0.into(),
+            time: self.env().now(),
+            config: self.realm().config,
+            boot: self.boot(),
+            refusal: None,
+        };
+        (welcome, Some(source))
+    }
+
+    fn said(&self, session: u64, word: wire::ClientWord) {
+        self.sessions().said(session, word);
+    }
+
+    fn lost(&self, session: u64) {
+        tracing::debug!(session, "a session's stream broke");
+    }
+}
+
+impl Server {
+    async fn answer(&self, who: Identity, request: wire::Request, bulk: Bytes) -> Answer {
+        use request::Body;
+        let body = request.body.ok_or_else(|| Refusal::new(Code::Unsupported, "no call that we know"))?;
+        let caller = Caller { who, session: request.session };
+        match &body {
+            Body::GetRealm(_) => return self.get_realm(),
+            Body::GetRootVolume(_) => return self.get_root_volume(),
+            Body::GetVolume(get) => return self.get_volume(get),
+            Body::Probe(_) => return self.probe(caller),
+            _ => {}
+        }
+        // Only a client's promises depend on its session; servers and administrators are not promised anything.
+        let anonymous = who == Identity::Client || caller.session != 0;
+        if anonymous && !self.sessions().knows(caller.session) {
+            return Err(Refusal::new(Code::UnknownSession, "say Hello first"));
+        }
+        for cop2 in request.cop2 {
+            self.cop2(cop2);
+        }
+        let answer = match body {
+            Body::Fetch(fetch) => self.fetch(caller, fetch),
+            Body::FetchMany(fetch) => self.fetch_many(caller, fetch),
+            Body::ReadDir(read) => self.read_dir(caller, read),
+            Body::GetAttr(get) => self.get_attr(caller, get),
+            Body::ValidateObjects(ask) => self.validate_objects(caller, ask),
+            Body::ValidateVolumes(ask) => self.validate_volumes(caller, ask),
+            Body::GetAcl(get) => self.get_acl(caller, get),
+            Body::GetVolumeStatus(get) => self.get_volume_status(caller, get),
+            Body::Upload(piece) => self.upload(caller, piece, bulk).await,
+            Body::Apply(apply) => self.apply(caller, apply).await,
+            Body::Cop2Only(_) => plain(response::Body::Done(wire::Done {})),
+            Body::GoodBye(_) => {
+                self.sessions().end(caller.session);
+                return plain(response::Body::Done(wire::Done {}));
+            }
+            _ => Err(Refusal::new(Code::Unsupported, "not supported by this server")),
+        };
+        // A session fenced meanwhile must not take the answer for a promise.
+        match anonymous && !self.sessions().knows(caller.session) {
+            true if !matches!(answer, Ok((response::Body::Applied(_), _))) => {
+                Err(Refusal::new(Code::UnknownSession, "fenced while this call was answered"))
+            }
+            _ => answer,
+        }
+    }
+
+    /// Notes that every member holds these dots. Of another epoch, or of unknown dots, it says nothing.
+    fn cop2(&self, cop2: wire::Cop2) {
+        let id = VolumeId(cop2.volume);
+        let epoch = self.realm().volumes.get(&id).map(|volume| volume.info.epoch);
+        let (Ok(volume), true) = (self.volume(id), epoch == Some(cop2.epoch)) else { return };
+        let dots = cop2.dots.into_iter().filter_map(|dot| coda_proto::Dot::try_from(dot).ok());
+        let removing = volume.read(|view| {
+            let mut removing = Vec::new();
+            for dot in dots.take(coda_proto::APPLY_RECORDS) {
+                if view.is_removal(dot)? {
+                    removing.push(dot);
+                }
+            }
+            Ok(removing)
+        });
+        match removing {
+            Ok(dots) if !dots.is_empty() => {
+                // Nobody waits: it is committed with whatever comes next, and lost without harm.
+                drop(volume.queue(
+                    move |txn| Ok(dots.iter().try_for_each(|dot| txn.held_everywhere(*dot))?),
+                    |_| {},
+                ));
+            }
+            _ => {}
+        }
+    }
+}

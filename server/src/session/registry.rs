@@ -1,0 +1,249 @@
+//! Who is here, and what each was promised.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use coda_proto::{Fid, VolumeId, service::EventSource, wire};
+use tokio::time::Instant;
+
+use super::events::{Events, Outstanding, Source};
+
+/// How long a client may take to acknowledge a break before it is fenced.
+const FENCE: Duration = Duration::from_secs(5);
+/// A client slower than this to acknowledge gets no promises for a while.
+const SLOW: Duration = Duration::from_secs(1);
+/// For this long.
+const PENANCE: Duration = Duration::from_secs(60);
+/// Promises of one session; beyond, objects are served without.
+const PROMISES: usize = 1_000_000;
+
+/// What a promise is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// An object.
+    Object(Fid),
+    /// Anything of a volume.
+    Volume(VolumeId),
+}
+
+/// Everybody who has said Hello.
+pub struct Sessions {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+pub(super) struct Inner {
+    pub(super) sessions: BTreeMap<u64, Session>,
+    holders: BTreeMap<Key, BTreeSet<u64>>,
+}
+
+pub(super) struct Session {
+    instance: Vec<u8>,
+    pub(super) events: Events,
+    pub(super) generation: u64,
+    promises: BTreeSet<Key>,
+    slow_until: Option<Instant>,
+}
+
+/// What a Hello asks for.
+pub struct Greeting<'a> {
+    /// Names the client's store.
+    pub instance: &'a [u8],
+    /// The session to go on with; 0: a new one.
+    pub resume: u64,
+    /// The last event seen of it.
+    pub last_seq: u64,
+    /// Number of a new session.
+    pub fresh: u64,
+}
+
+impl Default for Sessions {
+    fn default() -> Sessions {
+        Sessions { inner: Mutex::new(Inner::default()) }
+    }
+}
+
+impl Sessions {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("never held across a panic")
+    }
+
+    /// Begins or resumes a session: its number, whether it was resumed, and its events.
+    pub fn greet(self: &Arc<Self>, greeting: Greeting<'_>) -> (u64, bool, Box<dyn EventSource>) {
+        let mut inner = self.lock();
+        if let Some(session) = inner.sessions.get_mut(&greeting.resume)
+            && session.instance == greeting.instance
+            && session.events.reaches(greeting.last_seq)
+        {
+            session.generation += 1;
+            session.events.wake.notify_waiters();
+            session.events.ack(greeting.last_seq, Instant::now());
+            let source = Source {
+                sessions: self.clone(),
+                session: greeting.resume,
+                generation: session.generation,
+                seen: greeting.last_seq,
+            };
+            return (greeting.resume, true, Box::new(source));
+        }
+        // A client that starts again believes no promise of its earlier sessions.
+        let earlier = inner.sessions.iter().filter(|(_, session)| session.instance == greeting.instance);
+        for session in earlier.map(|(id, _)| *id).collect::<Vec<_>>() {
+            inner.forget(session);
+        }
+        let session = Session {
+            instance: greeting.instance.to_vec(),
+            events: Events::new(),
+            generation: 1,
+            promises: BTreeSet::new(),
+            slow_until: None,
+        };
+        inner.sessions.insert(greeting.fresh, session);
+        let source = Source { sessions: self.clone(), session: greeting.fresh, generation: 1, seen: 0 };
+        (greeting.fresh, false, Box::new(source))
+    }
+
+    /// Whether a session is alive.
+    pub fn knows(&self, session: u64) -> bool {
+        self.lock().sessions.contains_key(&session)
+    }
+
+    /// The client behind a session.
+    pub fn instance(&self, session: u64) -> Option<Vec<u8>> {
+        self.lock().sessions.get(&session).map(|session| session.instance.clone())
+    }
+
+    /// Ends a session.
+    pub fn end(&self, session: u64) {
+        self.lock().forget(session);
+    }
+
+    /// Ends all of them.
+    pub fn end_all(&self) {
+        let mut inner = self.lock();
+        for session in inner.sessions.keys().copied().collect::<Vec<_>>() {
+            inner.forget(session);
+        }
+    }
+
+    /// Takes an acknowledgement or a ping.
+    pub fn said(&self, session: u64, word: wire::ClientWord) {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        let Some(session) = inner.sessions.get_mut(&session) else { return };
+        if session.events.ack(word.ack, now) > SLOW {
+            session.slow_until = Some(now + PENANCE);
+        }
+        if word.ping {
+            session.events.ping();
+        }
+    }
+
+    /// Promises to tell `session` before any of `keys` changes. To be called before the state is read that
+    /// the promise is about: a change in between then breaks it.
+    pub fn promise(&self, session: u64, keys: impl IntoIterator<Item = Key>) -> bool {
+        let now = Instant::now();
+        let inner = &mut *self.lock();
+        let Some(state) = inner.sessions.get_mut(&session) else { return false };
+        if state.slow_until.is_some_and(|until| now < until) || state.promises.len() >= PROMISES {
+            return false;
+        }
+        for key in keys {
+            if state.promises.insert(key) {
+                inner.holders.entry(key).or_default().insert(session);
+            }
+        }
+        true
+    }
+
+    /// Tells everybody but `except` who was promised something about `fids`.
+    pub fn break_promises(&self, volume: VolumeId, fids: &BTreeSet<Fid>, except: u64) {
+        if fids.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let inner = &mut *self.lock();
+        let mut broken: BTreeMap<u64, BTreeSet<Fid>> = BTreeMap::new();
+        for fid in fids {
+            for holder in inner.holders.get(&Key::Object(*fid)).into_iter().flatten() {
+                broken.entry(*holder).or_default().insert(*fid);
+            }
+        }
+        for holder in inner.holders.get(&Key::Volume(volume)).into_iter().flatten() {
+            broken.entry(*holder).or_default().extend(fids);
+        }
+        broken.remove(&except);
+        for (holder, fids) in broken {
+            let keys = fids.iter().map(|fid| Key::Object(*fid)).chain([Key::Volume(volume)]);
+            for key in keys {
+                let Some(session) = inner.sessions.get_mut(&holder) else { break };
+                if session.promises.remove(&key) {
+                    inner.drop_holder(key, holder);
+                }
+            }
+            if let Some(session) = inner.sessions.get_mut(&holder) {
+                let fids = fids.into_iter().map(Into::into).collect();
+                session.events.push(wire::event::Body::Break(wire::Break { fids }), now);
+            }
+        }
+    }
+
+    /// Breaks of any of `fids` that others have not acknowledged, whichever mutation sent them.
+    pub fn outstanding(&self, fids: &BTreeSet<Fid>, except: u64) -> Vec<Outstanding> {
+        let inner = self.lock();
+        let others = inner.sessions.iter().filter(|(id, _)| **id != except);
+        others
+            .filter_map(|(id, session)| {
+                let outstanding = session.events.unacknowledged(&|fid| fids.contains(&fid))?;
+                Some(Outstanding { session: *id, ..outstanding })
+            })
+            .collect()
+    }
+
+    /// Waits until each is acknowledged or its session is no more; fences those that take too long.
+    pub async fn acknowledged(&self, outstanding: Vec<Outstanding>) {
+        for Outstanding { session, seq, sent, mut acked } in outstanding {
+            let acknowledged = acked.wait_for(|acked| *acked >= seq);
+            if tokio::time::timeout_at(sent + FENCE, acknowledged).await.is_err() {
+                tracing::info!(session, "fenced: a break was not acknowledged");
+                self.end(session);
+            }
+        }
+    }
+
+    /// Tells everybody something.
+    pub fn announce(&self, body: &wire::event::Body) {
+        let now = Instant::now();
+        for session in self.lock().sessions.values_mut() {
+            session.events.push(body.clone(), now);
+        }
+    }
+
+    /// How many sessions and promises there are.
+    pub fn counts(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.sessions.len(), inner.sessions.values().map(|session| session.promises.len()).sum())
+    }
+}
+
+impl Inner {
+    pub(super) fn forget(&mut self, id: u64) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        for key in session.promises {
+            self.drop_holder(key, id);
+        }
+        session.events.wake.notify_waiters();
+    }
+
+    fn drop_holder(&mut self, key: Key, session: u64) {
+        if let Some(holders) = self.holders.get_mut(&key) {
+            holders.remove(&session);
+            if holders.is_empty() {
+                self.holders.remove(&key);
+            }
+        }
+    }
+}

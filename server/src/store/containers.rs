@@ -1,0 +1,155 @@
+//! Containers: immutable files that hold contents too large for a row.
+//!
+//! An upload grows in `tmp/`, named by its handle. When it is complete and its hash is right it is synced
+//! and renamed into `data/`, under the name that its row has carried from the beginning, and only then
+//! does a row say so. A crash in between leaves a file that the row of the upload still names.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use super::StoreError;
+use crate::config::Durability;
+
+/// The containers of one replica.
+#[derive(Clone, Debug)]
+pub struct Containers {
+    dir: PathBuf,
+    durability: Durability,
+}
+
+impl Containers {
+    /// Those below `dir`, the replica's own directory.
+    pub fn new(dir: &Path, durability: Durability) -> Result<Containers, StoreError> {
+        for sub in ["data", "tmp"] {
+            let path = dir.join(sub);
+            fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
+        }
+        Ok(Containers { dir: dir.to_owned(), durability })
+    }
+
+    /// A name from 128 random bits.
+    pub fn name(random: [u64; 2]) -> String {
+        format!("{:016x}{:016x}", random[0], random[1])
+    }
+
+    /// Where a container is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        let (shard, rest) = name.split_at(name.len().min(2));
+        self.dir.join("data").join(shard).join(rest)
+    }
+
+    fn upload_path(&self, handle: &[u8; 16]) -> PathBuf {
+        self.dir.join("tmp").join(format!("{:032x}", u128::from_be_bytes(*handle)))
+    }
+
+    /// How many bytes of an upload are here.
+    pub fn held(&self, handle: &[u8; 16]) -> Result<u64, StoreError> {
+        let path = self.upload_path(handle);
+        match fs::metadata(&path) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(StoreError::io(&path)(error)),
+        }
+    }
+
+    /// Adds a piece at `offset`, which is what `held` says.
+    pub fn append(&self, handle: &[u8; 16], offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.upload_path(handle);
+        let write = || {
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+            file.write_all_at(bytes, offset).inspect_err(|_| {
+                // A piece that did not fit must not look as if it were held.
+                let _ = file.set_len(offset);
+            })
+        };
+        write().map_err(StoreError::io(&path))
+    }
+
+    /// The BLAKE3 of an upload as far as it is here.
+    pub fn hash(&self, handle: &[u8; 16]) -> Result<[u8; 32], StoreError> {
+        let path = self.upload_path(handle);
+        let hash = || -> io::Result<[u8; 32]> {
+            let mut hasher = blake3::Hasher::new();
+            match File::open(&path) {
+                Ok(file) => hasher.update_reader(file)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => &mut hasher,
+                Err(error) => return Err(error),
+            };
+            Ok(*hasher.finalize().as_bytes())
+        };
+        hash().map_err(StoreError::io(&path))
+    }
+
+    /// Puts a complete upload in its place, durably.
+    pub fn seal(&self, handle: &[u8; 16], name: &str) -> Result<(), StoreError> {
+        let (from, to) = (self.upload_path(handle), self.path(name));
+        let seal = || {
+            // An empty upload has never been written to.
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&from)?;
+            self.sync(&file)?;
+            let shard = to.parent().expect("a container lies in a shard");
+            if !shard.exists() {
+                fs::create_dir_all(shard)?;
+                self.sync(&File::open(self.dir.join("data"))?)?;
+            }
+            fs::rename(&from, &to)?;
+            self.sync(&File::open(shard)?)
+        };
+        seal().map_err(StoreError::io(&to))
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        match self.durability {
+            Durability::Full => file.sync_all(),
+            Durability::Process => Ok(()),
+        }
+    }
+
+    /// At most `length` bytes from `offset` on.
+    pub fn read(&self, name: &str, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
+        let path = self.path(name);
+        let read = || {
+            let file = File::open(&path)?;
+            let there = file.metadata()?.len().saturating_sub(offset);
+            let mut bytes = vec![0; length.min(usize::try_from(there).unwrap_or(usize::MAX))];
+            file.read_exact_at(&mut bytes, offset)?;
+            Ok(bytes)
+        };
+        read().map_err(StoreError::io(&path))
+    }
+
+    /// Removes a container. One that is not there is removed already.
+    pub fn remove(&self, name: &str) -> Result<(), StoreError> {
+        gone(&self.path(name))
+    }
+
+    /// Forgets what has been uploaded.
+    pub fn abandon(&self, handle: &[u8; 16]) -> Result<(), StoreError> {
+        gone(&self.upload_path(handle))
+    }
+
+    /// The handles of uploads in `tmp/`.
+    pub fn uploads(&self) -> Result<Vec<[u8; 16]>, StoreError> {
+        let path = self.dir.join("tmp");
+        let mut handles = Vec::new();
+        for entry in fs::read_dir(&path).map_err(StoreError::io(&path))? {
+            let name = entry.map_err(StoreError::io(&path))?.file_name();
+            if let Ok(handle) = u128::from_str_radix(&name.to_string_lossy(), 16) {
+                handles.push(handle.to_be_bytes());
+            }
+        }
+        handles.sort();
+        Ok(handles)
+    }
+}
+
+fn gone(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(path)(error)),
+        _ => Ok(()),
+    }
+}

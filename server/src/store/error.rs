@@ -1,0 +1,77 @@
+//! Why a store could not do what it was asked.
+
+use std::{io, path::Path, path::PathBuf};
+
+use coda_proto::{Code, Malformed, Refusal};
+
+/// A failure of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite said no.
+    #[error("database: {0}")]
+    Sql(#[from] rusqlite::Error),
+    /// The file system said no.
+    #[error("{path}: {source}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A row that we could not have written.
+    #[error("the store is damaged: {0}")]
+    Damaged(#[from] Malformed),
+    /// Written by a later version of this program.
+    #[error("{path}: its schema version is {found}; this program knows {known} and leaves it untouched")]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// Another process serves it.
+    #[error("{0}: another server is using this store")]
+    InUse(PathBuf),
+    /// There is no store.
+    #[error("{0}: no server store here; make one with `codasrv init` or `codasrv join`")]
+    Missing(PathBuf),
+    /// There is a store already.
+    #[error("{0}: there is a server store already")]
+    Exists(PathBuf),
+    /// The server has stopped.
+    #[error("the server is stopping")]
+    Stopped,
+}
+
+impl StoreError {
+    /// An I/O failure at `path`.
+    pub fn io(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
+        move |source| StoreError::Io { path: path.to_owned(), source }
+    }
+}
+
+impl From<rusqlite::types::FromSqlError> for StoreError {
+    fn from(error: rusqlite::types::FromSqlError) -> StoreError {
+        Malformed::new("column", error.to_string()).into()
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Refusal {
+        let full = match &error {
+            StoreError::Sql(rusqlite::Error::SqliteFailure(error, _)) => {
+                error.code == rusqlite::ErrorCode::DiskFull
+            }
+            StoreError::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        };
+        let code = match (full, &error) {
+            (true, _) => Code::NoSpace,
+            (false, StoreError::Stopped) => Code::Offline,
+            (false, _) => Code::Internal,
+        };
+        Refusal::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,29 @@
+//! What a server keeps. Nothing outside this folder writes SQL or names a container.
+//!
+//! ```text
+//!  <dir>/lock                      held by the one server that uses the store
+//!  <dir>/server.db                 identity; servers, volumes and members of the realm
+//!  <dir>/vol/<replica>/meta.db     one replica: heads, bindings, tombstones, small contents
+//!  <dir>/vol/<replica>/data/ab/…   containers, immutable, with random names
+//!  <dir>/vol/<replica>/tmp/…       uploads in progress
+//! ```
+
+mod containers;
+mod error;
+pub mod fsck;
+mod lock;
+mod realm;
+mod replica;
+pub mod rows;
+pub mod schema;
+mod tables;
+mod txn;
+mod view;
+
+pub use containers::Containers;
+pub use error::StoreError;
+pub use lock::StoreLock;
+pub use realm::{Invitation, RealmStore};
+pub use replica::{Batch, NewReplica, Replica, Space, replica_dir};
+pub use txn::Txn;
+pub use view::{Bytes, Content, Place, UploadRow, View, VolumeRow};

@@ -1,0 +1,222 @@
+//! One volume replica on disk: its database and its containers.
+
+use std::{
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use coda_proto::{
+    Acl, Fid, Kind, VolumeId,
+    merge::{Head, Replica as _},
+};
+use rusqlite::{Connection, TransactionBehavior, params};
+
+use super::{Containers, StoreError, Txn, View, rows::signed, schema, tables};
+use crate::config::Durability;
+
+/// A replica that is being served.
+pub struct Replica {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Its containers.
+    pub containers: Containers,
+    database: PathBuf,
+    writer: Mutex<Option<Connection>>,
+    readers: Mutex<Vec<Connection>>,
+}
+
+/// What a new replica is.
+#[derive(Clone, Debug)]
+pub struct NewReplica {
+    /// The volume.
+    pub volume: VolumeId,
+    /// This replica's own number.
+    pub replica: u32,
+    /// Of the root directory. The same at every member of a new volume.
+    pub acl: Acl,
+    /// The volume has history: the root is a runt, and nothing is served before its peers were met.
+    pub joining: bool,
+}
+
+/// Where replica `replica` of the store at `dir` is.
+pub fn replica_dir(dir: &Path, replica: u32) -> PathBuf {
+    dir.join("vol").join(format!("{replica:08x}"))
+}
+
+/// Room on a disk, in blocks of 1 KiB.
+#[derive(Clone, Copy, Debug)]
+pub struct Space {
+    /// Left for an ordinary user.
+    pub free: u64,
+    /// In all.
+    pub size: u64,
+}
+
+/// Readers kept open between reads.
+const IDLE_READERS: usize = 8;
+
+impl Replica {
+    /// Makes a replica that is not there. One that is keeps what it has.
+    pub fn create(dir: &Path, new: &NewReplica, durability: Durability, now: i64) -> Result<(), StoreError> {
+        let path = replica_dir(dir, new.replica);
+        fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
+        let mut db = schema::open(&path.join("meta.db"), &tables::REPLICA, durability)?;
+        let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let made = transaction.execute(
+            "INSERT OR IGNORE INTO volume VALUES (1, ?1, ?2, 0, 0, 0, ?3, ?4, '', '')",
+            params![new.volume.0, new.replica, now, !new.joining],
+        )?;
+        if made == 1 {
+            let mut txn = Txn::new(&transaction, new.volume)?;
+            txn.put_head(match new.joining {
+                true => Head::runt(Fid::root(new.volume), Kind::Directory),
+                false => Head::root(new.volume, &new.acl, 0o755, 0),
+            })?;
+            txn.settle()?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Opens a replica that `create` made. Its incarnation becomes the server's.
+    pub fn open(
+        dir: &Path,
+        volume: VolumeId,
+        replica: u32,
+        incarnation: u64,
+        durability: Durability,
+    ) -> Result<Replica, StoreError> {
+        let path = replica_dir(dir, replica);
+        let database = path.join("meta.db");
+        if !database.exists() {
+            return Err(StoreError::Missing(path));
+        }
+        let db = schema::open(&database, &tables::REPLICA, durability)?;
+        db.execute("UPDATE volume SET incarnation = ?1", [signed(incarnation)])?;
+        let containers = Containers::new(&path, durability)?;
+        let replica = Replica {
+            volume,
+            containers,
+            database,
+            writer: Mutex::new(Some(db)),
+            readers: Mutex::new(Vec::new()),
+        };
+        replica.tidy()?;
+        Ok(replica)
+    }
+
+    /// Removes what a crash left: pieces of uploads that no row names, and sealed ones whose row does not
+    /// say so (they are sent again).
+    fn tidy(&self) -> Result<(), StoreError> {
+        self.read(|view| {
+            for handle in self.containers.uploads()? {
+                if view.upload(&handle)?.is_none() {
+                    self.containers.abandon(&handle)?;
+                }
+            }
+            let mut query = view.db.prepare("SELECT container FROM upload WHERE NOT complete")?;
+            for container in query.query_map([], |row| row.get::<_, String>(0))? {
+                self.containers.remove(&container?)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads one consistent state.
+    pub fn read<T>(&self, f: impl FnOnce(&View<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let idle = self.readers.lock().expect("never held across a panic").pop();
+        let db = match idle {
+            Some(db) => db,
+            None => schema::open_for_reading(&self.database)?,
+        };
+        db.execute_batch("BEGIN DEFERRED")?;
+        let answer = f(&View { db: &db, volume: self.volume });
+        db.execute_batch("COMMIT")?;
+        let mut readers = self.readers.lock().expect("never held across a panic");
+        if readers.len() < IDLE_READERS {
+            readers.push(db);
+        }
+        answer
+    }
+
+    /// Runs `batch` within one transaction and commits it. Each job of the batch goes through
+    /// [`Batch::job`]. `before_commit` may call the whole batch off.
+    pub fn write(
+        &self,
+        batch: impl FnOnce(&mut Batch<'_>) -> Result<(), StoreError>,
+        before_commit: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().expect("never held across a panic");
+        let db = writer.as_mut().ok_or(StoreError::Stopped)?;
+        let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        batch(&mut Batch { db: &transaction, volume: self.volume })?;
+        before_commit()?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Closes the database; later writes are refused.
+    pub fn close(&self) {
+        self.writer.lock().expect("never held across a panic").take();
+        self.readers.lock().expect("never held across a panic").clear();
+    }
+
+    /// Room on the disk, in blocks of 1 KiB.
+    pub fn space(&self) -> Result<Space, StoreError> {
+        let path = std::ffi::CString::new(self.database.as_os_str().as_bytes())
+            .map_err(|error| StoreError::io(&self.database)(error.into()))?;
+        let mut found = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+        // SAFETY: the path ends with NUL and the buffer is as large as the call expects.
+        let found = unsafe {
+            match libc::statvfs(path.as_ptr(), found.as_mut_ptr()) {
+                0 => found.assume_init(),
+                _ => return Err(StoreError::io(&self.database)(std::io::Error::last_os_error())),
+            }
+        };
+        let blocks = |count: u64| count.saturating_mul(found.f_frsize) / 1024;
+        Ok(Space { free: blocks(found.f_bavail), size: blocks(found.f_blocks) })
+    }
+
+    /// Containers that wait to be removed.
+    pub fn garbage(&self, limit: u32) -> Result<Vec<String>, StoreError> {
+        self.read(|view| {
+            let mut query = view.db.prepare_cached(
+                "SELECT container FROM garbage WHERE container NOT IN \
+                 (SELECT container FROM content WHERE container IS NOT NULL) LIMIT ?1",
+            )?;
+            let names = query.query_map([limit], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            Ok(names)
+        })
+    }
+}
+
+/// Jobs that commit together.
+pub struct Batch<'t> {
+    db: &'t Connection,
+    volume: VolumeId,
+}
+
+impl Batch<'_> {
+    /// Runs one job in a savepoint: what it changed stays if it succeeds, and is undone if it refuses.
+    pub fn job<T, E: From<StoreError>>(
+        &mut self,
+        f: impl FnOnce(&mut Txn<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let sql = |sql| self.db.execute_batch(sql).map_err(StoreError::from);
+        sql("SAVEPOINT job")?;
+        let run = || {
+            let mut txn = Txn::new(self.db, self.volume)?;
+            let answer = f(&mut txn)?;
+            txn.settle()?;
+            Ok(answer)
+        };
+        let answer = run();
+        if answer.is_err() {
+            sql("ROLLBACK TO job")?;
+        }
+        sql("RELEASE job")?;
+        answer
+    }
+}

@@ -1,0 +1,79 @@
+//! The tables of the two kinds of database.
+
+use super::schema::Schema;
+
+/// `server.db`: who this server is, and the realm's configuration as it knows it.
+pub const REALM: Schema = Schema {
+    application: 0x436f_6453, // "CodS"
+    version: 1,
+    create: "
+CREATE TABLE identity(
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  server INTEGER NOT NULL, realm TEXT NOT NULL, scm INTEGER NOT NULL,
+  config INTEGER NOT NULL, root_volume TEXT NOT NULL, incarnation INTEGER NOT NULL) STRICT;
+CREATE TABLE server(id INTEGER PRIMARY KEY, name TEXT NOT NULL, endpoints TEXT NOT NULL) STRICT;
+CREATE TABLE volume(
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch INTEGER NOT NULL, acl TEXT NOT NULL) STRICT;
+CREATE TABLE member(
+  volume INTEGER NOT NULL REFERENCES volume(id) ON DELETE CASCADE,
+  slot INTEGER NOT NULL, replica INTEGER NOT NULL UNIQUE, server INTEGER NOT NULL, state INTEGER NOT NULL,
+  PRIMARY KEY(volume, slot)) STRICT, WITHOUT ROWID;
+CREATE TABLE invitation(token TEXT PRIMARY KEY, server INTEGER NOT NULL, name TEXT NOT NULL) STRICT;
+",
+    steps: &[],
+};
+
+/// `meta.db` of one volume replica.
+pub const REPLICA: Schema = Schema {
+    application: 0x436f_6456, // "CodV"
+    version: 1,
+    create: "
+CREATE TABLE volume(
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  id INTEGER NOT NULL, replica INTEGER NOT NULL, incarnation INTEGER NOT NULL,
+  change_seq INTEGER NOT NULL, used INTEGER NOT NULL, created INTEGER NOT NULL,
+  joined INTEGER NOT NULL, offline_message TEXT NOT NULL, motd TEXT NOT NULL) STRICT;
+-- past and body are messages of the protocol (Past, ObjectState)
+CREATE TABLE head(
+  vnode INTEGER NOT NULL, uniq INTEGER NOT NULL, kind INTEGER NOT NULL,
+  past BLOB NOT NULL, body BLOB NOT NULL, marked INTEGER NOT NULL,
+  blocks INTEGER NOT NULL DEFAULT 0, change_seq INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY(vnode, uniq)) STRICT;
+CREATE INDEX head_change ON head(change_seq);
+CREATE TABLE binding(
+  dir_vnode INTEGER NOT NULL, dir_uniq INTEGER NOT NULL, name BLOB NOT NULL,
+  uniq INTEGER NOT NULL, vnode INTEGER NOT NULL,
+  origin_author INTEGER NOT NULL, origin_seq INTEGER NOT NULL,
+  dots BLOB NOT NULL, derived INTEGER NOT NULL, shown INTEGER NOT NULL,
+  PRIMARY KEY(dir_vnode, dir_uniq, name, uniq, vnode, origin_author, origin_seq)) STRICT, WITHOUT ROWID;
+CREATE INDEX binding_target ON binding(vnode, uniq);
+CREATE INDEX binding_derived ON binding(derived) WHERE derived;
+-- how many bindings a directory shows, and how many of them are directories
+CREATE TABLE directory(
+  vnode INTEGER NOT NULL, uniq INTEGER NOT NULL, lamport INTEGER NOT NULL, entries INTEGER NOT NULL, directories INTEGER NOT NULL,
+  PRIMARY KEY(vnode, uniq)) STRICT, WITHOUT ROWID;
+CREATE TABLE tombstone(
+  vnode INTEGER NOT NULL, uniq INTEGER NOT NULL,
+  author INTEGER NOT NULL, seq INTEGER NOT NULL,
+  origin_author INTEGER NOT NULL, origin_seq INTEGER NOT NULL,
+  dir_vnode INTEGER NOT NULL, dir_uniq INTEGER NOT NULL, name BLOB NOT NULL, lamport INTEGER NOT NULL,
+  seen BLOB NOT NULL, renamed INTEGER NOT NULL, everywhere INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY(vnode, uniq, author, seq, origin_author, origin_seq)) STRICT, WITHOUT ROWID;
+CREATE INDEX tombstone_dot ON tombstone(author, seq);
+-- bytes of one sibling: either here or in a container
+CREATE TABLE content(
+  vnode INTEGER NOT NULL, uniq INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL,
+  length INTEGER NOT NULL, hash BLOB NOT NULL, bytes BLOB, container TEXT,
+  PRIMARY KEY(vnode, uniq, author, seq), CHECK ((bytes IS NULL) <> (container IS NULL))) STRICT;
+CREATE INDEX content_hash ON content(hash);
+CREATE INDEX content_container ON content(container) WHERE container IS NOT NULL;
+-- containers that no row names any more
+CREATE TABLE garbage(container TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE upload(
+  handle BLOB PRIMARY KEY, instance BLOB NOT NULL, length INTEGER NOT NULL, hash BLOB NOT NULL,
+  container TEXT NOT NULL, complete INTEGER NOT NULL, created INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE retired(author INTEGER PRIMARY KEY) STRICT;
+CREATE TABLE peer(server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, seen INTEGER NOT NULL) STRICT;
+",
+    steps: &[],
+};

@@ -1,0 +1,76 @@
+//! What one client sees of one server.
+
+mod world;
+
+use coda_proto::{Code, Fid, Rights};
+use world::{Client, Place, assert_sound, code, store_uploaded};
+
+#[tokio::test]
+async fn what_was_stored_is_fetched_also_after_a_restart() {
+    let place = Place::new(Rights::ALL);
+    let server = place.open();
+    let mut client = Client::new(&server, place.home, 1);
+    let dir = client.mkdir(client.root(), "docs").await.unwrap();
+    let file = client.create(dir, "a").await.unwrap();
+    client.store(file, b"hello world").await.unwrap();
+    assert_eq!(client.fetch(file, 6, 100).await.unwrap(), "world");
+    assert_eq!(client.names(client.root()).await, ["docs"]);
+    let before = client.status(file).await.unwrap();
+    assert_eq!((before.length, before.nlink, before.parent, before.mode), (11, 1, dir, 0o644));
+    server.stop();
+    assert_sound(&place);
+
+    let server = place.open();
+    let client = Client::new(&server, place.home, 1);
+    assert_eq!(client.fetch(file, 0, 100).await.unwrap(), "hello world");
+    assert_eq!(client.status(file).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn the_root_volume_mounts_home() {
+    let place = Place::new(Rights::ALL);
+    let client = Client::new(&place.open(), place.root, 1);
+    let entries = client.list(client.root(), 10).await;
+    let link = Fid::try_from(entries[0].fid.unwrap()).unwrap();
+    let status = client.status(link).await.unwrap();
+    assert_eq!((&entries[0].name[..], &status.target[..]), (&b"home"[..], &b"#home."[..]));
+    assert_eq!(status.mode, 0o644);
+}
+
+#[tokio::test]
+async fn a_second_server_on_one_store_is_refused() {
+    let place = Place::new(Rights::ALL);
+    let server = place.open();
+    let second = coda_server::Server::open(place.config(), world::env());
+    assert!(second.err().unwrap().to_string().contains("another server is using this store"));
+    server.stop();
+    place.open();
+}
+
+#[tokio::test]
+async fn a_large_file_is_uploaded_in_pieces_and_goes_on_after_a_restart() {
+    let place = Place::new(Rights::ALL);
+    let server = place.open();
+    let mut client = Client::new(&server, place.home, 1);
+    let file = client.create(client.root(), "big").await.unwrap();
+    let bytes: Vec<u8> = (0..300_000u32).map(|i| (i / 7) as u8).collect();
+    let handle = [9; 16];
+    assert_eq!(client.upload(handle, &bytes, 0, 100_000).await.unwrap().held, 100_000);
+    server.stop();
+
+    let server = place.open();
+    let mut again = Client::new(&server, place.home, 1);
+    let held = again.upload(handle, &bytes, 0, 0).await.unwrap();
+    assert_eq!((held.held, held.complete), (100_000, false));
+    // A piece from elsewhere is not taken.
+    assert_eq!(again.upload(handle, &bytes, 200_000, 10).await.unwrap().held, 100_000);
+    let stranger = Client::new(&server, place.home, 2);
+    assert_eq!(code(stranger.upload(handle, &bytes, 0, 0).await), Code::Upload);
+    assert!(again.upload(handle, &bytes, 100_000, 200_000).await.unwrap().complete);
+    again.run(store_uploaded(file, &bytes, handle)).await.unwrap();
+    assert_eq!(again.fetch(file, 299_990, 100).await.unwrap(), bytes[299_990..]);
+    // The handle is used up.
+    assert_eq!(code(again.run(store_uploaded(file, &bytes, handle)).await), Code::Upload);
+    server.stop();
+    assert_sound(&place);
+}
