@@ -1,9 +1,8 @@
 //! Is what is cached still so? All live members are asked, because each knows only its own version.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use coda_proto::{Fid, Kind, Relation, ServerId, Status, wire};
-use futures::{StreamExt, stream::FuturesUnordered};
 
 use super::{Core, Result, is_disconnected};
 use crate::{
@@ -20,8 +19,6 @@ use crate::{
 
 /// Objects validated along with the one that is wanted.
 const ALONG: usize = 63;
-/// How long a read waits for further members once one has answered.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// What the members say of some objects.
 struct Answers {
@@ -162,45 +159,17 @@ impl Core {
         }
     }
 
-    /// Asks all live members, and waits a little for those slower than the first.
+    /// Asks all live members, without waiting long for those slower than the first.
     async fn versions(&self, id: ObjectId, realm: &str, group: &Group, along: &[Fid]) -> Result<Answers> {
         let fids: Vec<wire::Fid> =
             std::iter::once(id.fid).chain(along.iter().copied()).map(Into::into).collect();
         let body = wire::request::Body::GetAttr(wire::GetAttr { volume: id.fid.volume.0, fids });
-        let live = self.peers.live(realm, group);
-        let asked = live.len();
-        let mut calls: FuturesUnordered<_> = live
-            .into_iter()
-            .map(|server| {
-                let call = self.peers.ask_one(
-                    realm,
-                    server,
-                    body.clone(),
-                    bytes::Bytes::new(),
-                    Priority::Foreground,
-                );
-                async move { (server, call.await) }
-            })
-            .collect();
-        let mut answers = Answers { of: BTreeMap::new(), complete: false };
-        let (mut good, mut away, mut failure) = (0, 0, AskError::Disconnected);
-        let deadline = tokio::time::sleep(Duration::MAX);
-        tokio::pin!(deadline);
-        loop {
-            let (server, outcome) = tokio::select! {
-                biased;
-                next = calls.next() => match next {
-                    Some(answer) => answer,
-                    None => break,
-                },
-                () = &mut deadline => break,
-            };
+        let gathered = self.peers.ask_most(realm, group, body, Priority::Foreground).await;
+        let mut answers = Answers { of: BTreeMap::new(), complete: gathered.missing.is_empty() };
+        let mut failures = Vec::new();
+        for (server, outcome) in gathered.told {
             match outcome.and_then(|answer| attributes(answer.response)) {
                 Ok((statuses, gone)) => {
-                    if good == 0 {
-                        deadline.as_mut().reset(tokio::time::Instant::now() + GRACE);
-                    }
-                    good += 1;
                     for status in statuses {
                         answers.of.entry(status.fid).or_default().push((server, Some(status)));
                     }
@@ -209,18 +178,16 @@ impl Core {
                     }
                 }
                 Err(error) => {
-                    away += usize::from(super::is_away(&error));
-                    failure = error;
+                    // A member that died meanwhile is no longer one that must have answered.
+                    answers.complete &= super::is_away(&error);
+                    failures.push(error);
                 }
             }
         }
-        if good == 0 {
-            return Err(failure.about(&id.fid.to_string()));
-        }
-        // A member that died meanwhile is no longer one that must have answered.
-        answers.complete = good + away == asked;
         answers.of.retain(|fid, _| *fid == id.fid || along.contains(fid));
-        answers.of.values_mut().for_each(|said| said.sort_by_key(|(server, _)| *server));
+        if answers.of.is_empty() {
+            return Err(AskError::most_telling(failures).about(&id.fid.to_string()));
+        }
         Ok(answers)
     }
 
