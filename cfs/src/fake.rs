@@ -150,6 +150,7 @@ impl State {
             name: name.clone(),
             realm: "example.org".into(),
             up: *up,
+            state: if *up { "up" } else { "dead" }.into(),
             why: String::new(),
         };
         self.servers.iter().map(state).collect()

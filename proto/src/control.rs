@@ -196,6 +196,8 @@ pub struct ServerState {
     pub name: String,
     pub realm: String,
     pub up: bool,
+    /// `unknown`, `up`, `dead` or `disconnected`.
+    pub state: String,
     /// Why it is not used; empty while it is up.
     pub why: String,
 }

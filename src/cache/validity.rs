@@ -110,6 +110,13 @@ impl Cache {
         }
     }
 
+    /// Whether a promise covers an object, and whether something holds it here: changes not sent yet, or an
+    /// open file. Does not count as a use.
+    pub fn held(&self, id: ObjectId) -> (bool, bool) {
+        let ground = self.ground();
+        ground.table.get(&id).map_or((false, false), |node| (node.valid, node.pins > 0))
+    }
+
     /// Objects of a volume in memory that no promise covers, at most `limit`: to be validated along.
     pub fn suspects(&self, of: ObjectId, limit: usize) -> Vec<ObjectId> {
         let ground = self.ground();

@@ -6,6 +6,7 @@
 
 mod conversation;
 pub mod failure;
+mod manage;
 mod rights;
 mod socket;
 

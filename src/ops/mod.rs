@@ -12,6 +12,7 @@
 //! What is cached and valid is answered without waiting. Everything else takes the object's lock, looks
 //! again, and asks.
 
+mod acl;
 mod attributes;
 mod contents;
 mod file;
@@ -19,11 +20,13 @@ mod heard;
 mod listing;
 mod names;
 pub mod outbox;
-mod path;
+pub(crate) mod path;
 mod restart;
 mod status;
 mod verdict;
 mod xattrs;
+
+pub(crate) use names::Removal;
 
 use std::{
     collections::{BTreeSet, HashMap},

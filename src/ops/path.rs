@@ -60,6 +60,11 @@ impl Mounts {
         self.roots.contains_key(&link)
     }
 
+    /// The root that shows in place of this link, if one does.
+    fn covering(&self, link: ObjectId) -> Option<ObjectId> {
+        self.roots.get(&link).copied()
+    }
+
     /// A link was renamed.
     pub fn moved(&mut self, link: ObjectId, dir: ObjectId, name: &[u8]) {
         if let Some(place) = self.roots.get(&link).and_then(|root| self.places.get_mut(root)) {
@@ -232,6 +237,16 @@ impl Core {
             None => self.current(dir).await?,
         };
         Ok(ObjectId { realm: dir.realm, fid: view.row.status.parent })
+    }
+
+    /// Where a volume's root shows, if it was seen anywhere.
+    pub(crate) fn mounted_at(&self, root: ObjectId) -> Option<Place> {
+        locked(&self.mounts).place(root)
+    }
+
+    /// The root that shows in place of a link, or none.
+    pub(crate) fn covered_by(&self, link: ObjectId) -> Option<ObjectId> {
+        locked(&self.mounts).covering(link)
     }
 
     /// Realms in use: looked up since the start, or with something cached.

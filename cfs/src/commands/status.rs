@@ -39,6 +39,7 @@ fn text(status: &Status) -> String {
         for server in &realm.servers {
             let state = match (server.up, server.why.as_str()) {
                 (true, _) => "up".to_owned(),
+                _ if server.state == "unknown" => "not talked to yet".to_owned(),
                 (false, "") => "down".to_owned(),
                 (false, why) => format!("down: {why}"),
             };
