@@ -135,8 +135,8 @@ impl From<Dot> for wire::Dot {
 impl TryFrom<wire::Dot> for Dot {
     type Error = Malformed;
     fn try_from(dot: wire::Dot) -> Result<Dot, Malformed> {
-        if dot.author == 0 || dot.seq == 0 {
-            return Err(Malformed::new("dot", "author and seq start at 1"));
+        if dot.author == 0 || dot.seq == 0 || dot.seq > i64::MAX as u64 {
+            return Err(Malformed::new("dot", "author and seq start at 1, and seq has 63 bits"));
         }
         Ok(Dot { author: Author(dot.author), seq: dot.seq })
     }

@@ -135,6 +135,24 @@ fn join_bindings(
     joined
 }
 
+/// The directory of a place of `fid`, which is never the root.
+fn directory_of(fid: Fid, dir: Option<wire::Fid>, name: &[u8]) -> Result<Fid, Malformed> {
+    check_name(name).map_err(|refusal| Malformed::new("place", refusal.detail))?;
+    let dir: Fid = required(dir, "directory of a place")?;
+    match dir.is_directory() && dir.volume == fid.volume && !fid.is_root() {
+        true => Ok(dir),
+        false => Err(Malformed::new("place", format!("{fid} in {dir}"))),
+    }
+}
+
+/// A Lamport time: 63 bits, as stores hold it.
+fn time(lamport: u64) -> Result<u64, Malformed> {
+    match lamport <= i64::MAX as u64 {
+        true => Ok(lamport),
+        false => Err(Malformed::new("Lamport time", lamport.to_string())),
+    }
+}
+
 impl From<&Register> for wire::Register {
     fn from(register: &Register) -> wire::Register {
         wire::Register {
@@ -149,7 +167,7 @@ impl TryFrom<wire::Register> for Register {
     fn try_from(register: wire::Register) -> Result<Register, Malformed> {
         Ok(Register {
             value: Some(register.value.into()),
-            lamport: register.lamport,
+            lamport: time(register.lamport)?,
             dot: required(register.dot, "register's dot")?,
         })
     }
@@ -169,10 +187,10 @@ impl From<&Binding> for wire::Binding {
 
 /// A place of `fid`, as it travelled.
 pub fn binding_of(fid: Fid, binding: wire::Binding) -> Result<Binding, Malformed> {
-    check_name(&binding.name).map_err(|refusal| Malformed::new("binding", refusal.detail))?;
-    let made = binding.made.into_iter().map(|made| Ok((required(made.dot, "binding's dot")?, made.lamport)));
+    let made =
+        binding.made.into_iter().map(|made| Ok((required(made.dot, "binding's dot")?, time(made.lamport)?)));
     Ok(Binding {
-        dir: required(binding.dir, "binding's directory")?,
+        dir: directory_of(fid, binding.dir, &binding.name)?,
         name: binding.name.into(),
         fid,
         origin: required(binding.origin, "binding's origin")?,
@@ -198,13 +216,12 @@ impl From<&Tombstone> for wire::Tombstone {
 
 /// A tombstone of `fid`, as it travelled.
 pub fn tombstone_of(fid: Fid, tombstone: wire::Tombstone) -> Result<Tombstone, Malformed> {
-    check_name(&tombstone.name).map_err(|refusal| Malformed::new("tombstone", refusal.detail))?;
     Ok(Tombstone {
-        dir: required(tombstone.dir, "tombstone's directory")?,
+        dir: directory_of(fid, tombstone.dir, &tombstone.name)?,
         name: tombstone.name.into(),
         fid,
         dot: required(tombstone.dot, "tombstone's dot")?,
-        lamport: tombstone.lamport,
+        lamport: time(tombstone.lamport)?,
         origin: required(tombstone.origin, "tombstone's origin")?,
         seen: required(tombstone.seen, "tombstone's version")?,
         rename: tombstone.rename,
