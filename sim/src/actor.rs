@@ -74,7 +74,7 @@ pub struct Actor<F> {
     pub verdicts: Verdicts,
     /// How it judges.
     pub strictness: Strictness,
-    /// Who is told of the contents of lasting writes is on its own; names only this client writes.
+    /// Names that only this client writes.
     pub private: Vec<String>,
 }
 
@@ -84,7 +84,7 @@ impl<F: Face> Actor<F> {
     /// Works until `until`, then rests.
     pub async fn live(&self, until: Duration) {
         while self.trace.time() < until {
-            let pause = self.chance.between(Duration::from_millis(1), Duration::from_millis(1_500));
+            let pause = self.chance.between(Duration::from_millis(1), Duration::from_millis(700));
             tokio::time::sleep(pause).await;
             self.step().await;
         }
@@ -107,13 +107,6 @@ impl<F: Face> Actor<F> {
         }
     }
 
-    /// Reads every name once, and judges what it sees.
-    pub async fn read_everything(&self, names: &[String]) {
-        for name in names {
-            self.read(name).await;
-        }
-    }
-
     fn any_name(&self) -> String {
         if !self.private.is_empty() && self.chance.permille(400) {
             return self.chance.pick(&self.private).clone();
@@ -121,12 +114,31 @@ impl<F: Face> Actor<F> {
         (*self.chance.pick(&SHARED)).to_owned()
     }
 
-    /// Where a name is that is to be written: one's own, where the name is one's own.
+    /// A name that a rename may give to what has this one.
     fn other_name(&self, name: &str) -> String {
         if self.private.iter().any(|own| own == name) {
             self.chance.pick(&self.private).clone()
         } else {
             (*self.chance.pick(&SHARED)).to_owned()
+        }
+    }
+
+    /// Reads a name when everything is healed and quiet. `owned`: one client writes it, and its user knows
+    /// exactly what must be there. `agreed`: the servers do, so that nothing may be out of reach any more.
+    pub async fn read_at_the_end(&self, name: &str, owned: bool, agreed: bool) {
+        let begun = self.trace.time();
+        let result = self.look(name).await;
+        self.said(&format!("at the end, {name}"), &result);
+        let all = owned || matches!(self.strictness, Strictness::Calm { .. });
+        let only = if all { None } else { Some(self.client) };
+        let view = View { begun, ended: self.trace.time(), slack: Duration::ZERO, only };
+        match result {
+            Ok(Ok(value)) => self.judge(name, value, view),
+            Ok(Err(nonsense)) => self.accuse(format!("{name}: {nonsense}")),
+            Err(Error::NotFound(_)) => self.judge(name, Value::Absent, view),
+            Err(Error::Conflict(_)) if !all => {}
+            Err(Error::Conflict(_) | Error::Busy(_)) if !agreed => {}
+            Err(error) => self.accuse(format!("at the end, {name}: {error}")),
         }
     }
 

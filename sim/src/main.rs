@@ -1,1 +1,149 @@
-fn main() {}
+//! `coda-sim`: plays seeds.
+//!
+//! ```text
+//! coda-sim --count 500              seeds 1 to 500; 1 % of them twice
+//! coda-sim --seed 17 --trace        one seed, with everything that happens
+//! ```
+
+use std::{
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use clap::Parser;
+use coda_sim::play::{Climate, Report, play, play_twice};
+
+/// Plays seeds in a simulated world.
+#[derive(Parser)]
+struct Options {
+    /// Plays this seed only.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Plays so many seeds.
+    #[arg(long, default_value_t = 100)]
+    count: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// Shows all that happens.
+    #[arg(long)]
+    trace: bool,
+    /// Fair weather only.
+    #[arg(long, conflicts_with = "stormy")]
+    calm: bool,
+    /// Cuts and deaths only.
+    #[arg(long)]
+    stormy: bool,
+    /// Seeds played at the same time (default: one for each core).
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Goes on after the first failing seeds, up to so many.
+    #[arg(long, default_value_t = 3)]
+    failures: usize,
+}
+
+impl Options {
+    fn climate(&self) -> Climate {
+        match (self.calm, self.stormy) {
+            (true, _) => Climate::Calm,
+            (_, true) => Climate::Stormy,
+            _ => Climate::Any,
+        }
+    }
+
+    fn replay(&self, seed: u64) -> String {
+        let climate = match self.climate() {
+            Climate::Any => "",
+            Climate::Calm => " --calm",
+            Climate::Stormy => " --stormy",
+        };
+        format!("cargo run -p coda-sim -- --seed {seed} --trace{climate}")
+    }
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if options.trace {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .without_time()
+            .init();
+    }
+    let failed = match options.seed {
+        Some(seed) => u64::from(!one(&options, seed)),
+        None => many(&options),
+    };
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn one(options: &Options, seed: u64) -> bool {
+    let result =
+        if options.trace { play(seed, options.climate(), true) } else { play_twice(seed, options.climate()) };
+    say(options, seed, result)
+}
+
+/// Plays the seeds on a few threads, each seed on one of them alone. Answers how many failed.
+fn many(options: &Options) -> u64 {
+    let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let (next, failed) = (AtomicU64::new(options.first), AtomicU64::new(0));
+    let totals = Mutex::new((0, 0, 0));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= options.first + options.count
+                        || failed.load(Ordering::Relaxed) >= options.failures as u64
+                    {
+                        return;
+                    }
+                    let result = if seed % 100 == 1 {
+                        play_twice(seed, options.climate())
+                    } else {
+                        play(seed, options.climate(), false)
+                    };
+                    if let Ok(report) = &result {
+                        let mut totals = totals.lock().expect("no holder panics");
+                        totals.0 += 1;
+                        totals.1 += report.operations.0;
+                        totals.2 += report.operations.1;
+                    }
+                    if !say(options, seed, result) {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let (seeds, operations, done) = *totals.lock().expect("no holder panics");
+    let failed = failed.load(Ordering::Relaxed);
+    println!("{seeds} seeds, {operations} operations, {done} acknowledged; {failed} seeds failed");
+    failed
+}
+
+/// Says what is to be said of a seed. Whether all was well.
+fn say(options: &Options, seed: u64, result: anyhow::Result<Report>) -> bool {
+    match result {
+        Ok(report) if report.violations.is_empty() => {
+            if options.seed.is_some() {
+                let (all, done, refused) = report.operations;
+                println!("seed {seed}: well; {all} operations, {done} acknowledged, {refused} refused");
+            }
+            true
+        }
+        Ok(report) => {
+            println!("seed {seed} FAILED:");
+            report.violations.iter().take(5).for_each(|violation| println!("  {violation}"));
+            println!("  play it again: {}", options.replay(seed));
+            false
+        }
+        Err(error) => {
+            println!("seed {seed} FAILED: {error:#}");
+            println!("  play it again: {}", options.replay(seed));
+            false
+        }
+    }
+}

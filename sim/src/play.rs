@@ -1,0 +1,303 @@
+//! One seed played from beginning to end.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::Context;
+use coda_proto::{
+    service::{Identity, Service},
+    wire,
+};
+use coda_server::Server;
+use venus::{
+    error::Error,
+    venus::{Venus, face::Face},
+};
+
+use crate::{
+    actor::{Actor, DIRECTORIES, SHARED, Strictness, USER, private},
+    chance::Chance,
+    fabric::REALM,
+    model::contents,
+    net::Weather,
+    oracle,
+    trace::Trace,
+    world::{Death, World},
+};
+
+/// How a seed ended.
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// What must not be; nothing: all is well.
+    pub violations: Vec<String>,
+    /// Lines of the trace, and their digest.
+    pub digest: (u64, u64),
+    /// Operations, acknowledged, refused.
+    pub operations: (usize, usize, usize),
+    /// The trace's last lines.
+    pub tail: Vec<String>,
+}
+
+/// Which worlds to draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Climate {
+    /// As the seed says.
+    Any,
+    /// Fair weather only.
+    Calm,
+    /// Cuts and deaths.
+    Stormy,
+}
+
+/// Plays a seed on a runtime of its own.
+pub fn play(seed: u64, climate: Climate, print: bool) -> anyhow::Result<Report> {
+    let dir = tempfile::tempdir()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    runtime.block_on(run(seed, climate, print, dir.path()))
+}
+
+async fn run(seed: u64, climate: Climate, print: bool, dir: &Path) -> anyhow::Result<Report> {
+    let (chance, trace) = (Chance::new(seed), Trace::new(print));
+    let storm = match climate {
+        Climate::Any => chance.permille(600),
+        Climate::Calm => false,
+        Climate::Stormy => true,
+    };
+    let foul = chance.permille(400);
+    let strictness = match (storm, foul) {
+        (true, _) => Strictness::Stormy,
+        (false, true) => Strictness::Calm { slack: Duration::from_secs(40) },
+        (false, false) => Strictness::Calm { slack: Duration::ZERO },
+    };
+    let servers = *chance.pick(&[1, 2, 2, 2, 3]);
+    let clients = *chance.pick(&[1, 2, 2, 3]) as usize;
+    trace.say(format_args!("{servers} servers, {clients} clients, {strictness:?}"));
+    let mut world = World::new(dir, chance.fork(), trace.clone(), servers, clients, strictness)?;
+    let until = Duration::from_secs(chance.below(20..60));
+    begin(&mut world).await?;
+    for client in 0..clients {
+        world.start_client(client, until)?;
+    }
+    if foul {
+        world.fabric.net.set_weather(Weather::FOUL);
+    }
+    if storm {
+        fate(&mut world, until).await?;
+    } else {
+        tokio::time::sleep(until.saturating_sub(trace.time())).await;
+    }
+    finale(&mut world).await?;
+    let violations = world.verdicts.all();
+    let operations = world.model.lock().expect("no holder panics").counts();
+    Ok(Report { seed, violations, digest: trace.digest(), operations, tail: trace.tail() })
+}
+
+/// The directories are made while nothing goes wrong.
+async fn begin(world: &mut World) -> anyhow::Result<()> {
+    world.start_client(0, Duration::ZERO)?;
+    let actor = world.actors().remove(0);
+    let made = async {
+        let realm = actor.face.lookup(USER, actor.face.root(), REALM.as_bytes()).await?;
+        for name in DIRECTORIES {
+            actor.face.mkdir(USER, realm.id, name.as_bytes(), 0o755).await?;
+        }
+        Ok::<(), Error>(())
+    };
+    made.await.map_err(|error| anyhow::anyhow!("the first directories: {error}"))?;
+    drop(actor);
+    world.resolves = resolves(world).await;
+    world.kill_client(0, Death::Killed, 0);
+    if let Some(life) = &world.clients[0].life {
+        life.process.die();
+    }
+    world.bury();
+    Ok(())
+}
+
+/// Whether the servers know how to come to agree.
+async fn resolves(world: &World) -> bool {
+    let Some(server) = lives(world).pop() else { return false };
+    let hello =
+        wire::Hello { protocol: coda_proto::PROTOCOL, instance: vec![1; 16].into(), ..Default::default() };
+    let (welcome, _source) = server.hello(Identity::Client, hello);
+    let volume = server.volumes().keys().next().copied();
+    let fid = volume.map(|volume| coda_proto::Fid::root(volume).into());
+    let body = wire::request::Body::Resolve(wire::Resolve { fid });
+    let request = wire::Request { session: welcome.session, body: Some(body), ..Default::default() };
+    let (answer, _) = server.call(Identity::Client, request, Default::default()).await;
+    let unsupported = i32::from(wire::Code::Unsupported);
+    !matches!(answer.body, Some(wire::response::Body::Refusal(refusal)) if refusal.code == unsupported)
+}
+
+/// What comes from outside, until the time is over.
+async fn fate(world: &mut World, until: Duration) -> anyhow::Result<()> {
+    let chance = world.chance.fork();
+    let mut rising: Vec<(Duration, bool, usize)> = Vec::new();
+    while world.trace.time() < until {
+        tokio::time::sleep(chance.between(Duration::from_millis(50), Duration::from_secs(8))).await;
+        let now = world.trace.time();
+        // Whoever died comes back some time later.
+        let (servers, clients) = world.bury();
+        for (is_server, at) in
+            servers.iter().map(|at| (true, *at)).chain(clients.iter().map(|at| (false, *at)))
+        {
+            if !rising.iter().any(|(_, kind, which)| (*kind, *which) == (is_server, at)) {
+                let later = now + chance.between(Duration::from_millis(100), Duration::from_secs(25));
+                rising.push((later, is_server, at));
+            }
+        }
+        for (_, is_server, at) in rising.extract_if(.., |(when, ..)| *when <= now).collect::<Vec<_>>() {
+            if is_server { world.start_server(at)? } else { world.start_client(at, until)? }
+        }
+        strike(world, &chance);
+        if servers.len() + clients.len() > 0 {
+            check_replicas(world);
+        }
+    }
+    Ok(())
+}
+
+fn strike(world: &mut World, chance: &Chance) {
+    let hosts = world.hosts();
+    let (servers, clients) = (world.servers.len() as u64, world.clients.len() as u64);
+    let death = if chance.permille(300) { Death::PowerCut } else { Death::Killed };
+    match chance.below(0..100) {
+        0..=14 => {
+            let (from, to) = (chance.pick(&hosts).clone(), chance.pick(&hosts).clone());
+            world.fabric.net.cut(&from, &to);
+            if chance.permille(700) {
+                world.fabric.net.cut(&to, &from);
+            }
+        }
+        15..=34 => world.fabric.net.heal(),
+        35..=49 => world.kill_server(chance.below(0..servers) as usize, death, chance.below(0..200)),
+        50..=54 => (0..servers as usize).for_each(|at| world.kill_server(at, death, 0)),
+        55..=69 => world.kill_client(chance.below(0..clients) as usize, death, chance.below(0..100)),
+        70..=74 => world.fabric.net.set_weather(Weather::FOUL),
+        75..=79 => world.fabric.net.set_weather(Weather::FAIR),
+        80..=83 => world.set_full(chance.below(0..clients) as usize, true),
+        84..=87 => (0..clients as usize).for_each(|at| world.set_full(at, false)),
+        88..=91 => {
+            let by = chance.below(0..7_200) as i64 - 3_600;
+            world.step_clock(chance.below(0..clients) as usize, by * 1_000_000_000);
+        }
+        _ => {}
+    }
+}
+
+/// Everything heals; what was promised is looked for.
+async fn finale(world: &mut World) -> anyhow::Result<()> {
+    world.fabric.net.set_weather(Weather::FAIR);
+    world.fabric.net.heal();
+    for at in 0..world.clients.len() {
+        world.set_full(at, false);
+    }
+    // Whose death was decided may still die; nobody does after that.
+    for slot in &world.servers {
+        slot.life.iter().for_each(|(process, _)| process.die_after(u64::MAX));
+    }
+    for slot in &world.clients {
+        slot.life.iter().for_each(|life| life.process.die_after(u64::MAX));
+    }
+    let (servers, clients) = world.bury();
+    for at in servers {
+        check_store(world, at);
+        world.start_server(at)?;
+    }
+    for at in clients {
+        world.start_client(at, Duration::ZERO)?;
+    }
+    settle(world).await;
+    check_replicas(world);
+    for actor in world.actors() {
+        read_all(world, &actor).await;
+    }
+    check_lasting(world);
+    Ok(())
+}
+
+/// How long servers may take to agree when nothing hinders them.
+const QUIET: Duration = Duration::from_secs(300);
+
+async fn settle(world: &World) {
+    // Clients finish what they began; dead servers are probed once a minute.
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    if !world.resolves {
+        return;
+    }
+    let begun = world.trace.time();
+    loop {
+        let agreed = oracle::converged(&lives(world));
+        match agreed {
+            Ok(()) => return world.trace.say(format_args!("the servers agree")),
+            Err(difference) if world.trace.time() - begun > QUIET => {
+                return world
+                    .verdicts
+                    .accuse(&world.trace, format!("the servers do not come to agree: {difference}"));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_secs(5)).await,
+        }
+    }
+}
+
+fn lives(world: &World) -> Vec<&Server> {
+    world.servers.iter().filter_map(|slot| Some(&*slot.life.as_ref()?.1)).collect()
+}
+
+fn check_replicas(world: &World) {
+    if let Err(difference) = oracle::equal_pasts_mean_equal_states(&lives(world)) {
+        world.verdicts.accuse(&world.trace, difference);
+    }
+}
+
+/// The offline checker on the store of a server that died.
+fn check_store(world: &World, at: usize) {
+    match coda_server::store::fsck::check(&world.store_of(at)) {
+        Ok(findings) => findings.iter().for_each(|finding| {
+            world.verdicts.accuse(&world.trace, format!("the store of a dead server: {finding:?}"));
+        }),
+        Err(error) => world.verdicts.accuse(&world.trace, format!("the store of a dead server: {error}")),
+    }
+}
+
+/// Everybody reads every name. What only one client writes must be as it left it, for all.
+async fn read_all(world: &World, actor: &Actor<Venus>) {
+    let everybodys: Vec<String> = (0..world.clients.len()).flat_map(private).collect();
+    let shared: Vec<String> = SHARED.iter().map(|name| name.to_string()).collect();
+    for (names, owned) in [(everybodys, true), (shared, false)] {
+        for name in names {
+            actor.read_at_the_end(&name, owned, world.resolves).await;
+        }
+    }
+}
+
+/// What nothing can have replaced is somewhere in the current contents of the servers.
+fn check_lasting(world: &World) {
+    let hashes = match oracle::hashes(&lives(world)) {
+        Ok(hashes) => hashes,
+        Err(error) => return world.verdicts.accuse(&world.trace, error),
+    };
+    let model = world.model.lock().expect("no holder panics");
+    for (id, name) in model.lasting() {
+        let lengths = [1, 30, 3_000];
+        let found =
+            lengths.iter().any(|lines| hashes.contains(blake3::hash(&contents(id, *lines)).as_bytes()));
+        if !found {
+            let what = model.operation(id).map(|op| op.what.clone()).unwrap_or_default();
+            world
+                .verdicts
+                .accuse(&world.trace, format!("{name}: {id} ({what}) was acknowledged and is nowhere"));
+        }
+    }
+}
+
+/// Plays a seed twice; the two traces must be one.
+pub fn play_twice(seed: u64, climate: Climate) -> anyhow::Result<Report> {
+    let first = play(seed, climate, false).context("the first time")?;
+    let mut second = play(seed, climate, false).context("the second time")?;
+    if first.digest != second.digest {
+        let differ = first.tail.iter().zip(&second.tail).find(|(a, b)| a != b);
+        second.violations.push(format!("two runs of this seed differ: {differ:?}"));
+    }
+    Ok(second)
+}

@@ -1,0 +1,362 @@
+//! Servers and clients of one world: how they start, die, come back, and what their replicas hold.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use coda_proto::{Rights, ServerId, wire};
+use coda_server::{
+    Server,
+    config::{CrashHook, CrashPoint, Durability, ServerConfig},
+    setup,
+};
+use venus::venus::{Database, Venus, VenusConfig};
+
+use crate::{
+    actor::{Actor, Strictness, Verdicts, private},
+    chance::Chance,
+    client::ClientEnv,
+    disk::Disk,
+    fabric::{Fabric, REALM, Up, host},
+    model::Model,
+    process::Process,
+    server::ServerEnv,
+    trace::Trace,
+};
+
+/// A server silent on a call for so long is dead to a client.
+pub const RPC_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// The kernel closes its ports.
+    Killed,
+    /// The host is gone: nothing comes back, and what a client had not synced is lost.
+    PowerCut,
+}
+
+/// One server.
+pub struct ServerSlot {
+    /// Who.
+    pub id: ServerId,
+    /// The store that the next life opens.
+    store: Arc<Mutex<PathBuf>>,
+    /// The life that goes on, if any.
+    pub life: Option<(Arc<Process>, Arc<Server>)>,
+    wrong_by: i64,
+}
+
+/// One client.
+pub struct ClientSlot {
+    /// Its host.
+    pub host: String,
+    store: Arc<Mutex<PathBuf>>,
+    disk: Arc<Mutex<Disk>>,
+    /// The life that goes on, if any.
+    pub life: Option<ClientLife>,
+    wrong_by: Arc<AtomicI64>,
+}
+
+/// One life of a client.
+pub struct ClientLife {
+    /// Its tasks.
+    pub process: Arc<Process>,
+    /// Its user.
+    pub actor: Arc<Actor<Venus>>,
+    disk: Disk,
+    power: Arc<Mutex<Death>>,
+}
+
+/// A world.
+pub struct World {
+    /// What all doors share.
+    pub fabric: Fabric,
+    /// What happens.
+    pub trace: Trace,
+    /// The seed's stream for what happens from outside.
+    pub chance: Chance,
+    /// Everything that anybody did.
+    pub model: Arc<Mutex<Model>>,
+    /// What must not be.
+    pub verdicts: Verdicts,
+    /// How reads are judged.
+    pub strictness: Strictness,
+    /// Whether the servers know how to come to agree.
+    pub resolves: bool,
+    /// Servers, by id.
+    pub servers: Vec<ServerSlot>,
+    /// Clients.
+    pub clients: Vec<ClientSlot>,
+    lives: Arc<AtomicU64>,
+    dir: PathBuf,
+}
+
+impl World {
+    /// A realm of servers that are up, and clients that are not yet, below an empty directory.
+    pub fn new(
+        dir: &Path,
+        chance: Chance,
+        trace: Trace,
+        servers: u8,
+        clients: usize,
+        strictness: Strictness,
+    ) -> anyhow::Result<World> {
+        let fabric = Fabric::new(chance.fork(), trace.clone());
+        let mut world = World {
+            fabric,
+            trace,
+            chance,
+            model: Arc::default(),
+            verdicts: Verdicts::default(),
+            strictness,
+            resolves: false,
+            servers: Vec::new(),
+            clients: Vec::new(),
+            lives: Arc::default(),
+            dir: dir.to_owned(),
+        };
+        let ids: Vec<ServerId> = (1..=servers).map(ServerId).collect();
+        let infos = ids.iter().map(|id| info(*id)).collect();
+        let realm = setup::realm(REALM, infos, Rights::ALL).context("the realm")?;
+        for id in ids {
+            let store = world.new_dir("server");
+            let now = world.fabric.now(0);
+            setup::create(&store, id, &realm, &[], Durability::Process, now).context("a server's store")?;
+            let slot = ServerSlot { id, store: Arc::new(Mutex::new(store)), life: None, wrong_by: 0 };
+            world.servers.push(slot);
+        }
+        for client in 0..clients {
+            let store = world.new_dir("client");
+            fs::create_dir_all(&store)?;
+            world.clients.push(ClientSlot {
+                host: format!("c{client}"),
+                store: Arc::new(Mutex::new(store)),
+                disk: Arc::default(),
+                life: None,
+                wrong_by: Arc::default(),
+            });
+        }
+        for server in 0..world.servers.len() {
+            world.start_server(server)?;
+        }
+        Ok(world)
+    }
+
+    fn new_dir(&self, kind: &str) -> PathBuf {
+        self.dir.join(format!("{kind}-{}", self.lives.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// What keeps a store as it is at the moment of death, for the next life.
+    fn keeper(&self, store: &Arc<Mutex<PathBuf>>, kind: &str) -> impl Fn() + Send + Sync + 'static {
+        let (store, next) = (Arc::clone(store), self.new_dir(kind));
+        move || {
+            let mut store = store.lock().expect("no holder panics");
+            copy_dir(&store, &next).expect("the simulator's own disk works");
+            *store = next.clone();
+        }
+    }
+
+    /// Starts a server that is down, on what its last life left.
+    pub fn start_server(&mut self, at: usize) -> anyhow::Result<()> {
+        let slot = &self.servers[at];
+        let process = Process::new(host(slot.id));
+        let keep = self.keeper(&slot.store, "server");
+        process.set_last_will(keep);
+        let env = ServerEnv {
+            fabric: self.fabric.clone(),
+            server: slot.id,
+            process: Arc::clone(&process),
+            chance: self.chance.fork(),
+            wrong_by: slot.wrong_by,
+        };
+        let dir = slot.store.lock().expect("no holder panics").clone();
+        let config = ServerConfig {
+            durability: Durability::Process,
+            crash: self.crash_hook(&process),
+            ..ServerConfig::new(dir)
+        };
+        let server = Server::open(config, Arc::new(env)).context("a server does not start")?;
+        self.trace.say(format_args!("server {} is up", slot.id));
+        let service: Arc<dyn coda_proto::service::Service> = server.clone();
+        self.fabric.up(&host(slot.id), Up { process: Arc::clone(&process), service });
+        self.servers[at].life = Some((process, server));
+        Ok(())
+    }
+
+    /// Some lives of servers in a stormy world end at a point where a crash is worth trying.
+    fn crash_hook(&self, process: &Arc<Process>) -> Option<CrashHook> {
+        if self.strictness != Strictness::Stormy || !self.chance.permille(400) {
+            return None;
+        }
+        let wanted = *self.chance.pick(&CrashPoint::ALL);
+        let left = AtomicU64::new(self.chance.below(1..40));
+        let (process, trace) = (Arc::downgrade(process), self.trace.clone());
+        Some(CrashHook(Arc::new(move |point| {
+            if point != wanted || left.fetch_sub(1, Ordering::Relaxed) != 1 {
+                return false;
+            }
+            let Some(process) = process.upgrade() else { return false };
+            trace.say(format_args!("{} crashes at {point:?}", process.name));
+            process.die();
+            true
+        })))
+    }
+
+    /// Ends a server's life after so many steps of its tasks.
+    pub fn kill_server(&mut self, at: usize, death: Death, after: u64) {
+        let slot = &self.servers[at];
+        if let Some((process, _)) = &slot.life {
+            self.trace.say(format_args!("server {} is to die: {death:?}, after {after} steps", slot.id));
+            process.die_after(after);
+            if death == Death::PowerCut {
+                process.die();
+                self.fabric.down(&host(slot.id), false);
+            }
+        }
+    }
+
+    /// Servers and clients that are dead, so that somebody may start them again.
+    pub fn bury(&mut self) -> (Vec<usize>, Vec<usize>) {
+        for slot in &mut self.servers {
+            if slot.life.as_ref().is_some_and(|(process, _)| !process.is_alive()) {
+                slot.life = None;
+                if self.fabric.closed(&host(slot.id)) {
+                    self.fabric.down(&host(slot.id), true);
+                }
+                self.trace.say(format_args!("server {} is dead", slot.id));
+            }
+        }
+        for slot in &mut self.clients {
+            if slot.life.as_ref().is_some_and(|life| !life.process.is_alive()) {
+                slot.life = None;
+                self.trace.say(format_args!("client {} is dead", slot.host));
+            }
+        }
+        let dead =
+            |lives: Vec<bool>| lives.iter().enumerate().filter(|(_, up)| !**up).map(|(at, _)| at).collect();
+        (
+            dead(self.servers.iter().map(|slot| slot.life.is_some()).collect()),
+            dead(self.clients.iter().map(|slot| slot.life.is_some()).collect()),
+        )
+    }
+
+    /// Starts a client that is down, on what its last life left. Its user works until `until`.
+    pub fn start_client(&mut self, at: usize, until: Duration) -> anyhow::Result<()> {
+        let slot = &self.clients[at];
+        let process = Process::new(slot.host.clone());
+        let disk = slot.disk.lock().expect("no holder panics").clone();
+        let power = Arc::new(Mutex::new(Death::Killed));
+        let keep = self.keeper(&slot.store, "client");
+        let (disks, how, old) = (Arc::clone(&slot.disk), Arc::clone(&power), disk.clone());
+        process.set_last_will(move || {
+            keep();
+            let cut = *how.lock().expect("no holder panics") == Death::PowerCut;
+            let next = if cut { old.after_power_cut() } else { old.after_kill() };
+            *disks.lock().expect("no holder panics") = next;
+        });
+        let env = Arc::new(ClientEnv {
+            fabric: self.fabric.clone(),
+            host: slot.host.clone(),
+            servers: self.servers.iter().map(|server| server.id).collect(),
+            process: Arc::clone(&process),
+            chance: self.chance.fork(),
+            wrong_by: Arc::clone(&slot.wrong_by),
+        });
+        let config =
+            VenusConfig { host: slot.host.clone(), rpc_timeout: RPC_TIMEOUT, ..VenusConfig::default() };
+        let store = slot.store.lock().expect("no holder panics").join("venus.db");
+        let face = Venus::start(config, env, Arc::new(disk.clone()), Database::File(store))
+            .map_err(|error| anyhow::anyhow!("a client does not start: {error}"))?;
+        self.trace.say(format_args!("client {} is up", slot.host));
+        let actor = Arc::new(Actor {
+            client: at,
+            face,
+            chance: self.chance.fork(),
+            model: Arc::clone(&self.model),
+            trace: self.trace.clone(),
+            verdicts: self.verdicts.clone(),
+            strictness: self.strictness,
+            private: private(at),
+        });
+        let working = Arc::clone(&actor);
+        process.spawn(Box::pin(async move { working.live(until).await }));
+        self.clients[at].life = Some(ClientLife { process, actor, disk, power });
+        Ok(())
+    }
+
+    /// Ends a client's life after so many steps of its tasks.
+    pub fn kill_client(&mut self, at: usize, death: Death, after: u64) {
+        let slot = &self.clients[at];
+        if let Some(life) = &slot.life {
+            self.trace.say(format_args!("client {} is to die: {death:?}, after {after} steps", slot.host));
+            *life.power.lock().expect("no holder panics") = death;
+            life.process.die_after(after);
+        }
+    }
+
+    /// A client's disk fills up, or has room again.
+    pub fn set_full(&self, at: usize, full: bool) {
+        if let Some(life) = &self.clients[at].life {
+            self.trace.say(format_args!(
+                "the disk of {} is {}",
+                self.clients[at].host,
+                if full { "full" } else { "free" }
+            ));
+            life.disk.set_full(full);
+        }
+    }
+
+    /// A client's clock jumps.
+    pub fn step_clock(&self, at: usize, by: i64) {
+        self.trace.say(format_args!(
+            "the clock of {} jumps by {} s",
+            self.clients[at].host,
+            by / 1_000_000_000
+        ));
+        self.clients[at].wrong_by.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// All hosts.
+    pub fn hosts(&self) -> Vec<String> {
+        let servers = self.servers.iter().map(|slot| host(slot.id));
+        servers.chain(self.clients.iter().map(|slot| slot.host.clone())).collect()
+    }
+
+    /// The stores of dead servers, for the offline checker.
+    pub fn store_of(&self, at: usize) -> PathBuf {
+        self.servers[at].store.lock().expect("no holder panics").clone()
+    }
+
+    /// Clients that live.
+    pub fn actors(&self) -> Vec<Arc<Actor<Venus>>> {
+        self.clients.iter().filter_map(|slot| Some(Arc::clone(&slot.life.as_ref()?.actor))).collect()
+    }
+}
+
+/// What a realm says of a server.
+fn info(id: ServerId) -> wire::ServerInfo {
+    let endpoint = wire::Endpoint { host: host(id), port: 2432, peer_only: false };
+    wire::ServerInfo { id: id.0.into(), name: host(id), endpoints: vec![endpoint] }
+}
+
+fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_dir(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
