@@ -17,7 +17,7 @@ use crate::{
 
 impl Core {
     /// A directory's access list.
-    pub(crate) async fn acl(&self, dir: ObjectId) -> Result<Acl> {
+    pub async fn acl(&self, dir: ObjectId) -> Result<Acl> {
         if !dir.fid.is_directory() {
             return Err(Error::NotDirectory(dir.fid.to_string()));
         }
@@ -32,7 +32,7 @@ impl Core {
     }
 
     /// Replaces a directory's access list.
-    pub(crate) async fn set_acl(&self, dir: ObjectId, acl: &Acl) -> Result<()> {
+    pub async fn set_acl(&self, dir: ObjectId, acl: &Acl) -> Result<()> {
         if !dir.fid.is_directory() {
             return Err(Error::NotDirectory(dir.fid.to_string()));
         }
@@ -46,7 +46,7 @@ impl Core {
     }
 
     /// What the servers know of an object's volume.
-    pub(crate) async fn volume_status(&self, id: ObjectId) -> Result<wire::VolumeStatus> {
+    pub async fn volume_status(&self, id: ObjectId) -> Result<wire::VolumeStatus> {
         let (realm, group) = self.group(id).await?;
         let body = wire::request::Body::GetVolumeStatus(wire::GetVolumeStatus { volume: group.id.0 });
         let (_, answer) = self.ask_any(id, &realm, &group, body).await?;
@@ -57,7 +57,7 @@ impl Core {
     }
 
     /// Limits an object's volume to so many blocks of a kilobyte; 0 is no limit.
-    pub(crate) async fn set_quota(&self, id: ObjectId, blocks: u64) -> Result<()> {
+    pub async fn set_quota(&self, id: ObjectId, blocks: u64) -> Result<()> {
         let root = ObjectId { realm: id.realm, fid: coda_proto::Fid::root(id.fid.volume) };
         let op = Op::SetQuota { fid: root.fid, min: None, max: Some(blocks) };
         self.retried(root, b"quota", || self.change_once(root, op.clone())).await

@@ -26,7 +26,7 @@ mod status;
 mod verdict;
 mod xattrs;
 
-pub(crate) use names::Removal;
+pub use names::Removal;
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -442,7 +442,8 @@ impl Core {
 
 /// What kind of name is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Removal {
+#[allow(missing_docs)]
+pub enum Removal {
     File,
     Directory,
     Mount,

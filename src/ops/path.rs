@@ -240,12 +240,12 @@ impl Core {
     }
 
     /// Where a volume's root shows, if it was seen anywhere.
-    pub(crate) fn mounted_at(&self, root: ObjectId) -> Option<Place> {
+    pub fn mounted_at(&self, root: ObjectId) -> Option<Place> {
         locked(&self.mounts).place(root)
     }
 
     /// The root that shows in place of a link, or none.
-    pub(crate) fn covered_by(&self, link: ObjectId) -> Option<ObjectId> {
+    pub fn covered_by(&self, link: ObjectId) -> Option<ObjectId> {
         locked(&self.mounts).covering(link)
     }
 
