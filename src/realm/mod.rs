@@ -55,7 +55,7 @@ impl KnownRealm {
     pub fn volume(&self, key: &VolumeKey) -> Option<&Group> {
         let root;
         let key = match (key, &self.root_volume) {
-            (VolumeKey::Name(name), Some(known)) if name.is_empty() => {
+            (key, Some(known)) if key.is_root() => {
                 root = VolumeKey::Name(known.clone());
                 &root
             }

@@ -179,9 +179,9 @@ impl Peers {
         let wanted = key.clone();
         let body = wire::request::Body::GetVolume(wire::GetVolume { name, id });
         let answer = self.ask_anywhere(realm, body, move |response| match response {
-            wire::response::Body::Volume(info) => Group::try_from(info).ok().filter(|group| {
-                matches!(&wanted, VolumeKey::Name(name) if name.is_empty()) || group.answers_to(&wanted)
-            }),
+            wire::response::Body::Volume(info) => {
+                Group::try_from(info).ok().filter(|group| wanted.is_root() || group.answers_to(&wanted))
+            }
             _ => None,
         });
         match answer.await {

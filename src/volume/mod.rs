@@ -14,10 +14,17 @@ pub const NAME_LIMIT: usize = 255;
 /// How a volume is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum VolumeKey {
-    /// By name; an empty one is the realm's root volume.
+    /// By name; an empty one or `/` is the realm's root volume.
     Name(String),
     /// By group id.
     Id(VolumeId),
+}
+
+impl VolumeKey {
+    /// Whether this asks for the realm's root volume, whatever it is called.
+    pub fn is_root(&self) -> bool {
+        matches!(self, VolumeKey::Name(name) if name.is_empty() || name == "/")
+    }
 }
 
 /// A replicated volume and the servers that hold it.

@@ -2,5 +2,6 @@
 
 mod death;
 mod promises;
+mod real;
 mod realms;
 mod world;
