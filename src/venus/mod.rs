@@ -154,3 +154,6 @@ async fn listen(core: std::sync::Weak<Core>, mut hears: mpsc::UnboundedReceiver<
         }
     }
 }
+
+#[cfg(all(test, feature = "daemon"))]
+mod tests;

@@ -1,0 +1,240 @@
+//! What one user does with two servers that are well.
+
+use super::world::*;
+use crate::{
+    error::Error,
+    venus::{
+        VenusConfig,
+        face::{AttrChange, Face, NodeKind, RenameMode},
+    },
+};
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_is_read_by_another_client() {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    a.mkdir("docs").await.unwrap();
+    a.write("docs/hello", "hello").await.unwrap();
+    assert_eq!(b.read("docs/hello").await.unwrap(), "hello");
+    assert_eq!(b.ls("docs").await.unwrap(), ["hello"]);
+    let attr = b.stat("docs/hello").await.unwrap();
+    assert_eq!((attr.size, attr.uid, attr.mode, attr.nlink), (5, 1000, 0o644, 1));
+    assert!(attr.lasting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mount_point_shows_as_the_root_of_its_volume() {
+    let world = World::new(2);
+    let a = world.client("a");
+    let home = a.stat("home").await.unwrap();
+    assert_eq!(home.kind, NodeKind::Directory);
+    assert!(home.id.fid.is_root());
+    a.write("home/f", "in home").await.unwrap();
+    assert_eq!(a.read("home/f").await.unwrap(), "in home");
+    let lines = a.venus.readdir(ME, a.stat("").await.unwrap().id).await.unwrap();
+    let home_line = lines.iter().find(|line| line.name == b"home").unwrap();
+    assert_eq!((home_line.kind, home_line.id), (NodeKind::Directory, home.id));
+    assert_eq!(a.venus.parent(home.id).await.unwrap(), a.stat("").await.unwrap().id);
+    let (dir, name) = a.place("home").await.unwrap();
+    assert!(a.venus.rmdir(ME, dir, name).await.is_err());
+    let coda = a.venus.readdir(ME, a.venus.root()).await.unwrap();
+    assert_eq!(coda[0].name, REALM.as_bytes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_files_are_uploaded_and_fetched_in_pieces() {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    let contents: Vec<u8> = (0..9_000_001u32).map(|n| (n / 7) as u8).collect();
+    a.write("big", &contents).await.unwrap();
+    assert!(world.counted("upload") >= 6);
+    assert!(b.bytes("big").await.unwrap() == contents);
+    assert!(world.counted("fetch") >= 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_move_and_go_as_posix_says() {
+    let world = World::new(2);
+    let a = world.client("a");
+    a.mkdir("d").await.unwrap();
+    a.mkdir("d/e").await.unwrap();
+    a.write("d/f", "f").await.unwrap();
+    a.write("g", "g").await.unwrap();
+    let d = a.stat("d").await.unwrap().id;
+    let root = a.stat("").await.unwrap().id;
+    let rename = async |from: (_, &[u8]), to: (_, &[u8]), mode| a.venus.rename(ME, from, to, mode).await;
+    rename((d, b"f"), (root, b"moved"), RenameMode::Replace).await.unwrap();
+    assert_eq!(a.read("moved").await.unwrap(), "f");
+    assert!(matches!(a.stat("d/f").await, Err(Error::NotFound(_))));
+    assert!(matches!(
+        rename((root, b"moved"), (root, b"g"), RenameMode::NoReplace).await,
+        Err(Error::Exists(_))
+    ));
+    rename((root, b"moved"), (root, b"g"), RenameMode::Replace).await.unwrap();
+    assert_eq!(a.read("g").await.unwrap(), "f");
+    let e = a.stat("d/e").await.unwrap().id;
+    assert!(matches!(rename((root, b"d"), (e, b"loop"), RenameMode::Replace).await, Err(Error::Loop(_))));
+    assert!(matches!(a.venus.rmdir(ME, root, b"d").await, Err(Error::NotEmpty(_))));
+    assert!(matches!(a.venus.unlink(ME, root, b"d").await, Err(Error::IsDirectory(_))));
+    a.venus.rmdir(ME, d, b"e").await.unwrap();
+    a.venus.rmdir(ME, root, b"d").await.unwrap();
+    a.venus.unlink(ME, root, b"g").await.unwrap();
+    assert_eq!(a.ls("").await.unwrap(), ["home"]);
+    let b = world.client("b");
+    assert_eq!(b.ls("").await.unwrap(), ["home"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn links_attributes_and_symbolic_links_are_kept() {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    a.write("f", "f").await.unwrap();
+    let root = a.stat("").await.unwrap().id;
+    let f = a.stat("f").await.unwrap().id;
+    assert_eq!(a.venus.link(ME, f, root, b"also").await.unwrap().nlink, 2);
+    assert!(matches!(a.venus.link(ME, f, root, b"f").await, Err(Error::Exists(_))));
+    a.venus.symlink(ME, root, b"s", b"some/where").await.unwrap();
+    let change = AttrChange { mode: Some(0o4755), mtime: Some(77), ..AttrChange::default() };
+    let attr = a.venus.setattr(ME, f, change, None).await.unwrap();
+    assert_eq!((attr.mode, attr.mtime), (0o755, 77));
+    a.venus.setxattr(ME, f, b"user.color", Some(b"blue"), None).await.unwrap();
+    let seen = b.stat("also").await.unwrap();
+    assert_eq!((seen.mode, seen.mtime, seen.nlink), (0o755, 77, 2));
+    assert_eq!(b.venus.getxattr(ME, seen.id, b"user.color").await.unwrap(), b"blue");
+    assert_eq!(b.venus.listxattr(ME, seen.id).await.unwrap(), [b"user.color"]);
+    assert_eq!(b.venus.getxattr(ME, seen.id, b"user.coda.volume").await.unwrap(), b"/");
+    let s = b.stat("s").await.unwrap();
+    assert_eq!(b.venus.readlink(ME, s.id).await.unwrap(), b"some/where");
+    a.venus.unlink(ME, root, b"f").await.unwrap();
+    assert_eq!(b.stat("also").await.unwrap().nlink, 1);
+    assert_eq!(b.read("also").await.unwrap(), "f");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_length_is_a_new_content() {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    a.write("f", "0123456789").await.unwrap();
+    let f = a.stat("f").await.unwrap().id;
+    let size = |size| AttrChange { size: Some(size), ..AttrChange::default() };
+    assert_eq!(a.venus.setattr(ME, f, size(4), None).await.unwrap().size, 4);
+    assert_eq!(b.read("f").await.unwrap(), "0123");
+    assert_eq!(b.venus.setattr(ME, f, size(0), None).await.unwrap().size, 0);
+    assert_eq!(a.read("f").await.unwrap(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_and_mode_set_before_the_close_join_the_store() {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    let opened = a.open("f", WRITE).await.unwrap();
+    opened.container.write_at(0, b"x").unwrap();
+    let change = AttrChange { mode: Some(0o600), mtime: Some(99), ..AttrChange::default() };
+    let attr = a.venus.setattr(ME, opened.attr.id, change, Some(opened.handle)).await.unwrap();
+    assert_eq!((attr.mode, attr.mtime, attr.size), (0o600, 99, 1));
+    world.counted("apply");
+    a.close(opened).await.unwrap();
+    assert_eq!(world.counted("apply"), 2, "one at each member");
+    let seen = b.stat("f").await.unwrap();
+    assert_eq!((seen.mode, seen.mtime, seen.size), (0o600, 99, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_unlinked_while_open_stays_readable() {
+    let world = World::new(2);
+    let a = world.client("a");
+    a.write("f", "still").await.unwrap();
+    let opened = a.open("f", READ).await.unwrap();
+    let root = a.stat("").await.unwrap().id;
+    a.venus.unlink(ME, root, b"f").await.unwrap();
+    let mut bytes = [0; 5];
+    opened.container.read_at(0, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"still");
+    assert_eq!(a.venus.getattr(ME, opened.attr.id).await.unwrap().nlink, 0);
+    let id = opened.attr.id;
+    a.close(opened).await.unwrap();
+    assert!(a.venus.getattr(ME, id).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_files_of_a_directory_come_together() {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    a.mkdir("d").await.unwrap();
+    for n in 0..100 {
+        a.write(&format!("d/f{n:03}"), format!("contents {n}")).await.unwrap();
+    }
+    world.calls.lock().unwrap().clear();
+    for n in 0..100 {
+        assert_eq!(b.read(&format!("d/f{n:03}")).await.unwrap(), format!("contents {n}"));
+    }
+    let calls = world.calls.lock().unwrap().len();
+    assert!(calls < 30, "{calls} calls for 100 files");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hits_are_answered_without_asking_anybody() {
+    use std::{future::Future, pin::pin, task::Poll};
+    let world = World::new(2);
+    let a = world.client("a");
+    a.write("f", "f").await.unwrap();
+    a.read("f").await.unwrap();
+    a.ls("").await.unwrap();
+    let (root, f) = (a.stat("").await.unwrap().id, a.stat("f").await.unwrap().id);
+    world.calls.lock().unwrap().clear();
+    let waker = std::task::Waker::noop();
+    let mut context = std::task::Context::from_waker(waker);
+    assert!(matches!(pin!(a.venus.lookup(ME, root, b"f")).poll(&mut context), Poll::Ready(Ok(_))));
+    assert!(matches!(pin!(a.venus.getattr(ME, f)).poll(&mut context), Poll::Ready(Ok(_))));
+    assert!(matches!(pin!(a.venus.readdir(ME, root)).poll(&mut context), Poll::Ready(Ok(_))));
+    assert!(matches!(pin!(a.venus.open(ME, f, READ)).poll(&mut context), Poll::Ready(Ok(_))));
+    assert!(matches!(
+        pin!(a.venus.lookup(ME, root, b"none")).poll(&mut context),
+        Poll::Ready(Err(Error::NotFound(_)))
+    ));
+    let calls = world.calls.lock().unwrap();
+    assert!(calls.is_empty(), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_budget_is_kept_by_letting_unused_contents_go() {
+    let world = World::new(2);
+    let config = VenusConfig { cache_bytes: 300_000, ..VenusConfig::default() };
+    let a = world.client_with("a", config.clone());
+    for n in 0..10 {
+        a.write(&format!("f{n}"), vec![n as u8; 100_000]).await.unwrap();
+    }
+    let space = a.venus.space();
+    assert!(space.free <= 300_000 && space.total == 300_000, "{space:?}");
+    for n in 0..10 {
+        assert_eq!(a.bytes(&format!("f{n}")).await.unwrap(), vec![n as u8; 100_000]);
+    }
+    // What is open cannot go, and what does not fit is refused before it is fetched.
+    let held = a.open("f0", READ).await.unwrap();
+    let also = a.open("f1", READ).await.unwrap();
+    let b = world.client("b");
+    b.write("huge", vec![1; 250_000]).await.unwrap();
+    assert!(matches!(a.bytes("huge").await, Err(Error::NoSpace(_))));
+    a.close(held).await.unwrap();
+    a.close(also).await.unwrap();
+    assert_eq!(a.bytes("huge").await.unwrap().len(), 250_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_leave_leaf_first_and_come_back() {
+    let world = World::new(2);
+    let config = VenusConfig { cache_objects: 40, ..VenusConfig::default() };
+    let (a, b) = (world.client_with("a", config), world.client("b"));
+    for d in 0..5 {
+        b.mkdir(&format!("d{d}")).await.unwrap();
+        for n in 0..20 {
+            b.write(&format!("d{d}/f{n}"), format!("{d} {n}")).await.unwrap();
+        }
+    }
+    for d in 0..5 {
+        for n in 0..20 {
+            assert_eq!(a.read(&format!("d{d}/f{n}")).await.unwrap(), format!("{d} {n}"));
+            assert!(a.venus.space().objects_free <= 40);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Stories of whole cache managers and real servers.
+
+mod coherence;
+mod failures;
+mod files;
+mod world;

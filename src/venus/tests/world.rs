@@ -1,0 +1,395 @@
+//! Real servers in this process, reached by calling them: no network, a clock that can be paused.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use coda_proto::{
+    Rights, ServerId,
+    service::{EventSource, Identity, Service},
+    wire,
+};
+use coda_server::{Durability, Server, ServerConfig, env::PeerError, setup};
+
+use crate::{
+    cache::disk::DiskContainers,
+    env::{Answer, BoxFuture, CallError, Endpoint, Env, Priority, Session, SessionStream},
+    error::Error,
+    venus::{
+        Database, Venus, VenusConfig,
+        face::{Attr, Caller, Face, ObjectId, OpenMode, Opened},
+    },
+};
+
+pub const ME: Caller = Caller { uid: 1000, gid: 1000, pid: 1 };
+pub const REALM: &str = "example.org";
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// What happens to calls of one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    Fine,
+    /// Nobody listens.
+    Closed,
+    /// Calls never end.
+    Hung,
+    /// Mutations arrive, their answers do not; as many as this.
+    LosesAnswers(u32),
+}
+
+struct Post {
+    server: Option<Arc<Server>>,
+    weather: Weather,
+}
+
+/// A realm of servers.
+pub struct World {
+    dir: tempfile::TempDir,
+    posts: Mutex<BTreeMap<u8, Post>>,
+    random: AtomicU64,
+    /// Names of all calls, in order.
+    pub calls: Mutex<Vec<(u8, &'static str)>>,
+}
+
+struct ServerEnv(Arc<World>, ServerId);
+struct ClientEnv(Arc<World>);
+
+impl World {
+    /// Servers 1 to `count` with a root volume `/` on all, and a volume `home` mounted in it.
+    pub fn new(count: u8) -> Arc<World> {
+        let world = Arc::new(World {
+            dir: tempfile::tempdir().unwrap(),
+            posts: Mutex::default(),
+            random: AtomicU64::new(1),
+            calls: Mutex::default(),
+        });
+        let info = |id: u8| wire::ServerInfo {
+            id: id.into(),
+            name: format!("srv{id}"),
+            endpoints: vec![wire::Endpoint { host: "host".into(), port: id.into(), peer_only: false }],
+        };
+        let mut realm = setup::realm(REALM, (1..=count).map(info).collect(), Rights::ALL).unwrap();
+        let root = *realm.volumes.keys().next().unwrap();
+        setup::add_volume(&mut realm, "home", Rights::ALL);
+        let mount = setup::mount(root, "home", "home", 1);
+        for id in 1..=count {
+            let records = std::slice::from_ref(&mount);
+            setup::create(&world.server_dir(id), ServerId(id), &realm, records, Durability::Process, 0)
+                .unwrap();
+            world.boot(id);
+        }
+        world
+    }
+
+    fn server_dir(&self, id: u8) -> PathBuf {
+        let dir = self.dir.path().join(format!("server{id}"));
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    /// Starts a server.
+    pub fn boot(self: &Arc<World>, id: u8) {
+        let config =
+            ServerConfig { durability: Durability::Process, ..ServerConfig::new(self.server_dir(id)) };
+        let env = Arc::new(ServerEnv(self.clone(), ServerId(id)));
+        let server = Server::open(config, env).unwrap();
+        self.posts.lock().unwrap().insert(id, Post { server: Some(server), weather: Weather::Fine });
+    }
+
+    /// Ends a server as a crash would.
+    pub fn kill(&self, id: u8) {
+        let server = {
+            let mut posts = self.posts.lock().unwrap();
+            let post = posts.get_mut(&id).unwrap();
+            post.weather = Weather::Closed;
+            post.server.take()
+        };
+        server.unwrap().stop();
+    }
+
+    pub fn weather(&self, id: u8, weather: Weather) {
+        self.posts.lock().unwrap().get_mut(&id).unwrap().weather = weather;
+    }
+
+    fn at(&self, id: u8) -> std::result::Result<(Arc<Server>, Weather), CallError> {
+        let posts = self.posts.lock().unwrap();
+        let post = posts.get(&id).ok_or_else(|| CallError::Unreachable("nobody".into()))?;
+        match (&post.server, post.weather) {
+            (_, Weather::Closed) | (None, _) => Err(CallError::Unreachable("closed".into())),
+            (Some(server), weather) => Ok((server.clone(), weather)),
+        }
+    }
+
+    /// How many calls of this name were made since the last time it was asked.
+    pub fn counted(&self, name: &str) -> usize {
+        let mut calls = self.calls.lock().unwrap();
+        let count = calls.iter().filter(|(_, call)| *call == name).count();
+        calls.retain(|(_, call)| *call != name);
+        count
+    }
+
+    /// A cache manager on `name`'s disk.
+    pub fn client(self: &Arc<World>, name: &str) -> Client {
+        self.client_with(name, VenusConfig::default())
+    }
+
+    pub fn client_with(self: &Arc<World>, name: &str, config: VenusConfig) -> Client {
+        let dir = self.dir.path().join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        let containers = DiskContainers::open(&dir.join("containers"), &dir.join("spool")).unwrap();
+        let database = Database::File(dir.join("db"));
+        let env = Arc::new(ClientEnv(self.clone()));
+        Client { venus: Venus::start(config, env, Arc::new(containers), database).unwrap(), dir }
+    }
+}
+
+impl World {
+    /// The cache manager that starts from the disk of `client` as it is now, as after a kill -9.
+    pub fn crashed(self: &Arc<World>, client: &Client, name: &str) -> Client {
+        copy(&client.dir, &self.dir.path().join(name));
+        self.client(name)
+    }
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+        }
+    }
+}
+
+fn random(world: &World) -> u64 {
+    // Never 0 or 1, and never twice.
+    blake3::hash(&world.random.fetch_add(1, Ordering::Relaxed).to_le_bytes()).as_bytes()[..8]
+        .try_into()
+        .map(u64::from_le_bytes)
+        .unwrap()
+}
+
+#[allow(clippy::disallowed_methods, reason = "an arbitrary but growing time for files")]
+fn now() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64
+}
+
+fn name(request: &wire::Request) -> &'static str {
+    use wire::request::Body as B;
+    match request.body.as_ref().unwrap() {
+        B::GetAttr(_) => "getattr",
+        B::Fetch(_) => "fetch",
+        B::FetchMany(_) => "fetchmany",
+        B::ReadDir(_) => "readdir",
+        B::Apply(_) => "apply",
+        B::Upload(_) => "upload",
+        B::Resolve(_) => "resolve",
+        _ => "other",
+    }
+}
+
+impl coda_server::env::Env for ServerEnv {
+    fn call_peer(
+        &self,
+        to: &wire::ServerInfo,
+        request: wire::Request,
+        bulk: Bytes,
+        _silence: Duration,
+    ) -> BoxFuture<'static, std::result::Result<(wire::Response, Bytes), PeerError>> {
+        let (world, me, to) = (self.0.clone(), self.1, to.id as u8);
+        Box::pin(async move {
+            let closed = |error: CallError| PeerError::Unreachable(ServerId(to), error.to_string());
+            world.at(me.0).map_err(closed)?;
+            let (server, _) = world.at(to).map_err(closed)?;
+            Ok(server.call(Identity::Server(me), request, bulk).await)
+        })
+    }
+    fn now(&self) -> i64 {
+        now()
+    }
+    fn random(&self) -> u64 {
+        random(&self.0)
+    }
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        tokio::spawn(task);
+    }
+}
+
+impl Env for ClientEnv {
+    fn call(
+        &self,
+        to: &Endpoint,
+        request: wire::Request,
+        bulk: Bytes,
+        _priority: Priority,
+        silence: Duration,
+    ) -> BoxFuture<'static, std::result::Result<Answer, CallError>> {
+        let (world, id) = (self.0.clone(), to.port as u8);
+        Box::pin(async move {
+            let call = name(&request);
+            world.calls.lock().unwrap().push((id, call));
+            let (server, weather) = world.at(id)?;
+            if weather == Weather::Hung {
+                tokio::time::sleep(silence).await;
+                return Err(CallError::Silent);
+            }
+            let (response, bulk) = server.call(Identity::Client, request, bulk).await;
+            match weather {
+                Weather::LosesAnswers(left) if call == "apply" => {
+                    let next = if left > 1 { Weather::LosesAnswers(left - 1) } else { Weather::Fine };
+                    world.weather(id, next);
+                    Err(CallError::Unreachable("the connection broke".into()))
+                }
+                _ => Ok(Answer { response, bulk }),
+            }
+        })
+    }
+
+    fn session(
+        &self,
+        to: &Endpoint,
+        hello: wire::Hello,
+        silence: Duration,
+    ) -> BoxFuture<'static, std::result::Result<Session, CallError>> {
+        let (world, id) = (self.0.clone(), to.port as u8);
+        Box::pin(async move {
+            let (server, weather) = world.at(id)?;
+            if weather == Weather::Hung {
+                tokio::time::sleep(silence).await;
+                return Err(CallError::Silent);
+            }
+            let (welcome, source) = server.hello(Identity::Client, hello);
+            let source = source.ok_or_else(|| CallError::Malformed("no source".into()))?;
+            let session = welcome.session;
+            Ok((welcome, Box::new(Stream { source, server, session }) as Box<dyn SessionStream>))
+        })
+    }
+
+    fn locate(&self, realm: &str) -> BoxFuture<'static, std::result::Result<Vec<Endpoint>, String>> {
+        let known = realm == REALM;
+        let realm = realm.to_owned();
+        let ids: Vec<u8> = self.0.posts.lock().unwrap().keys().copied().collect();
+        let endpoint = move |id: u8| Endpoint { realm: realm.clone(), host: "host".into(), port: id.into() };
+        Box::pin(async move { Ok(if known { ids.into_iter().map(endpoint).collect() } else { Vec::new() }) })
+    }
+
+    fn now(&self) -> i64 {
+        now()
+    }
+    fn random(&self) -> u64 {
+        random(&self.0)
+    }
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        tokio::spawn(task);
+    }
+}
+
+struct Stream {
+    source: Box<dyn EventSource>,
+    server: Arc<Server>,
+    session: u64,
+}
+
+impl SessionStream for Stream {
+    fn next(&mut self) -> BoxFuture<'_, std::result::Result<wire::Event, CallError>> {
+        Box::pin(async {
+            self.source.next().await.ok_or_else(|| CallError::Unreachable("the server ended it".into()))
+        })
+    }
+    fn say(&mut self, word: wire::ClientWord) -> BoxFuture<'_, std::result::Result<(), CallError>> {
+        self.server.said(self.session, word);
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.server.lost(self.session);
+    }
+}
+
+pub const READ: OpenMode = OpenMode { read: true, write: false, truncate: false };
+pub const WRITE: OpenMode = OpenMode { read: false, write: true, truncate: false };
+
+/// A cache manager with paths.
+pub struct Client {
+    pub venus: Arc<Venus>,
+    pub dir: PathBuf,
+}
+
+impl Client {
+    /// The attributes of a path below the realm.
+    pub async fn stat(&self, path: &str) -> Result<Attr> {
+        let mut attr = self.venus.lookup(ME, self.venus.root(), REALM.as_bytes()).await?;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            attr = self.venus.lookup(ME, attr.id, name.as_bytes()).await?;
+        }
+        Ok(attr)
+    }
+
+    /// The directory of a path, and its last name.
+    pub async fn place<'a>(&self, path: &'a str) -> Result<(ObjectId, &'a [u8])> {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok((self.stat(dir).await?.id, name.as_bytes()))
+    }
+
+    pub async fn open(&self, path: &str, mode: OpenMode) -> Result<Opened> {
+        let (dir, name) = self.place(path).await?;
+        match self.venus.lookup(ME, dir, name).await {
+            Err(Error::NotFound(_)) if mode.write => {
+                self.venus.create(ME, dir, name, 0o644, mode, true).await
+            }
+            Ok(attr) => self.venus.open(ME, attr.id, mode).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    pub async fn close(&self, opened: Opened) -> Result<()> {
+        let flushed = self.venus.flush(ME, opened.handle).await;
+        let released = self.venus.release(opened.handle).await;
+        flushed.and(released)
+    }
+
+    pub async fn write(&self, path: &str, contents: impl AsRef<[u8]>) -> Result<()> {
+        let opened = self.open(path, OpenMode { truncate: true, ..WRITE }).await?;
+        opened.container.write_at(0, contents.as_ref()).unwrap();
+        self.close(opened).await
+    }
+
+    pub async fn bytes(&self, path: &str) -> Result<Vec<u8>> {
+        let opened = self.open(path, READ).await?;
+        let mut contents = vec![0; opened.container.length().unwrap() as usize];
+        opened.container.read_at(0, &mut contents).unwrap();
+        self.close(opened).await?;
+        Ok(contents)
+    }
+
+    pub async fn read(&self, path: &str) -> Result<String> {
+        Ok(String::from_utf8(self.bytes(path).await?).unwrap())
+    }
+
+    pub async fn mkdir(&self, path: &str) -> Result<Attr> {
+        let (dir, name) = self.place(path).await?;
+        self.venus.mkdir(ME, dir, name, 0o755).await
+    }
+
+    pub async fn ls(&self, path: &str) -> Result<Vec<String>> {
+        let dir = self.stat(path).await?.id;
+        let lines = self.venus.readdir(ME, dir).await?;
+        Ok(lines.iter().map(|line| String::from_utf8(line.name.clone()).unwrap()).collect())
+    }
+
+    pub fn spooled(&self) -> Vec<String> {
+        let files = std::fs::read_dir(self.dir.join("spool")).unwrap();
+        files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+    }
+}
