@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
+use coda_proto::ServerId;
+
 /// Where a server keeps everything, and how hard it tries.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -11,12 +13,14 @@ pub struct ServerConfig {
     pub durability: Durability,
     /// Stops the server dead at a named point; for tests.
     pub crash: Option<CrashHook>,
+    /// Signs the certificates of further servers; only where the realm's authority is.
+    pub signer: Option<Signer>,
 }
 
 impl ServerConfig {
     /// A durable server on `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> ServerConfig {
-        ServerConfig { dir: dir.into(), durability: Durability::Full, crash: None }
+        ServerConfig { dir: dir.into(), durability: Durability::Full, crash: None, signer: None }
     }
 }
 
@@ -50,6 +54,28 @@ impl CrashPoint {
         CrashPoint::BeforeReply,
         CrashPoint::BeforeCollection,
     ];
+}
+
+/// A new server's certificate, and its authority's, both as DER.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// Of the server.
+    pub certificate: Vec<u8>,
+    /// Of the realm.
+    pub authority: Vec<u8>,
+}
+
+/// Signs a new server's request (DER), or says why not.
+type Sign = dyn Fn(ServerId, &[u8]) -> Result<Signed, String> + Send + Sync;
+
+/// The realm's authority, as far as a server needs it.
+#[derive(Clone)]
+pub struct Signer(pub Arc<Sign>);
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signer")
+    }
 }
 
 /// Asked at each crash point: whether to die here.

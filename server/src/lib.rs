@@ -5,7 +5,7 @@
 //!  calls     what each call does            session   whom we promised what
 //!  status  rights  quota                    location  servers, volumes, groups
 //!  volume    one writer, many readers
-//!  store     SQLite and containers
+//!  store     SQLite and containers        shell     clock, network, processes
 //! ```
 
 mod blocking;
@@ -19,9 +19,10 @@ mod server;
 mod service;
 pub mod session;
 pub mod setup;
+pub mod shell;
 pub mod status;
 pub mod store;
 pub mod volume;
 
-pub use config::{CrashHook, CrashPoint, Durability, ServerConfig};
+pub use config::{CrashHook, CrashPoint, Durability, ServerConfig, Signed, Signer};
 pub use server::Server;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, RwLock, Weak},
+    sync::{
+        Arc, Mutex, RwLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use coda_proto::{Code, Refusal, ServerId, VolumeId, wire};
@@ -28,6 +31,10 @@ pub struct Server {
     volumes: RwLock<BTreeMap<VolumeId, Arc<Volume>>>,
     sessions: Arc<Sessions>,
     lock: Mutex<Option<StoreLock>>,
+    /// Changes of the realm's configuration, one at a time.
+    changing: tokio::sync::Mutex<()>,
+    /// Whether somebody is asking the SCM for news.
+    refreshing: AtomicBool,
 }
 
 impl Server {
@@ -51,13 +58,16 @@ impl Server {
             volumes: RwLock::default(),
             sessions: Arc::default(),
             lock: Mutex::new(Some(lock)),
+            changing: tokio::sync::Mutex::new(()),
+            refreshing: AtomicBool::new(false),
         });
-        server.open_volumes(&server.realm())?;
+        server.open_volumes(&server.realm(), None)?;
         Ok(server)
     }
 
-    /// Opens the replicas that `realm` says are here and are not open yet.
-    fn open_volumes(&self, realm: &Realm) -> Result<(), StoreError> {
+    /// Opens the replicas that `realm` says are here and are not open yet. Those that `before` did not
+    /// know are made.
+    fn open_volumes(&self, realm: &Realm, before: Option<&Realm>) -> Result<(), StoreError> {
         for (id, volume) in &realm.volumes {
             let Some(member) = realm.replica_at(*id, self.id) else { continue };
             if self.volumes().contains_key(id) {
@@ -65,8 +75,9 @@ impl Server {
             }
             let durability = self.config.durability;
             if !replica_dir(&self.config.dir, member.replica).join("meta.db").exists() {
-                // A volume of history that this disk does not have: its peers must be met first.
-                let joining = volume.info.epoch > 1 || volume.info.members.len() > 1;
+                // Any other volume has history that this disk does not have: its peers come first.
+                let new = before.is_some_and(|before| !before.volumes.contains_key(id));
+                let joining = !new || volume.info.epoch > 1;
                 let new =
                     NewReplica { volume: *id, replica: member.replica, acl: volume.acl.clone(), joining };
                 Replica::create(&self.config.dir, &new, durability, self.env.now())?;
@@ -88,7 +99,7 @@ impl Server {
         let changed = changed_groups(&old, &new);
         let config = new.config;
         *self.realm.write().expect("never held across a panic") = Arc::new(new);
-        self.open_volumes(&self.realm())?;
+        self.open_volumes(&self.realm(), Some(&old))?;
         let mine = |id: &VolumeId| self.realm().replica_at(*id, self.id).is_some();
         let gone: Vec<VolumeId> = self.volumes().keys().filter(|id| !mine(id)).copied().collect();
         for id in gone {
@@ -145,6 +156,22 @@ impl Server {
     pub fn env(&self) -> &Arc<dyn Env> {
         &self.env
     }
+    pub(crate) fn changing(&self) -> &tokio::sync::Mutex<()> {
+        &self.changing
+    }
+
+    /// Asks the SCM in the background what changed, unless somebody is asking already.
+    pub fn refresh_soon(&self) {
+        let Some(me) = self.me() else { return };
+        if self.refreshing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.env.spawn(Box::pin(async move {
+            me.refresh().await;
+            me.refreshing.store(false, Ordering::Relaxed);
+        }));
+    }
+
     pub(crate) fn me(&self) -> Option<Arc<Server>> {
         self.me.upgrade()
     }

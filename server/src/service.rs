@@ -89,6 +89,12 @@ impl Server {
             Body::Probe(_) => return self.probe(caller),
             _ => {}
         }
+        // Proved by a certificate, or by a token: no session needed.
+        let body = match body {
+            Body::Admin(admin) => return self.admin(caller, admin).await,
+            Body::Enroll(enroll) => return self.enroll(enroll).await,
+            body => body,
+        };
         // Only a client's promises depend on its session; servers and administrators are not promised anything.
         let anonymous = who == Identity::Client || caller.session != 0;
         if anonymous && !self.sessions().knows(caller.session) {

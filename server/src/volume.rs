@@ -114,9 +114,13 @@ impl Volume {
 
     async fn work(self: Arc<Self>) {
         while let Some(batch) = self.next_batch() {
-            let garbage = blocking(|| self.commit(batch));
-            if garbage {
-                blocking(|| self.collect());
+            // A job that panics must not take the volume with it: its transaction is rolled back, and those
+            // who wait learn that it failed.
+            let commit = std::panic::AssertUnwindSafe(|| self.commit(batch));
+            match blocking(|| std::panic::catch_unwind(commit)) {
+                Ok(true) => blocking(|| self.collect()),
+                Ok(false) => {}
+                Err(_) => tracing::error!(volume = %self.id, "a job of the writer panicked"),
             }
             tokio::task::yield_now().await;
         }

@@ -56,6 +56,7 @@ impl Server {
                 return Err(Refusal { info: Some(info.clone()), ..refusal });
             }
             Ordering::Greater => {
+                self.refresh_soon();
                 let why = format!("this server has yet to learn of epoch {epoch} of volume {id}");
                 return Err(Refusal::new(Code::Busy, why));
             }

@@ -1,5 +1,6 @@
 //! What each call does.
 
+mod admin;
 mod apply;
 mod location;
 mod read;

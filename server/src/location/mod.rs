@@ -1,5 +1,7 @@
 //! Where things are: the realm's servers and volumes, and the text files that describe them.
 
+pub mod change;
+mod config;
 pub mod lines;
 pub mod load;
 mod realm;

@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
 };
 
 use coda_proto::{
@@ -148,7 +148,7 @@ impl Replica {
         batch: impl FnOnce(&mut Batch<'_>) -> Result<(), StoreError>,
         before_commit: impl FnOnce() -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock().expect("never held across a panic");
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let db = writer.as_mut().ok_or(StoreError::Stopped)?;
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         batch(&mut Batch { db: &transaction, volume: self.volume })?;
@@ -159,7 +159,7 @@ impl Replica {
 
     /// Closes the database; later writes are refused.
     pub fn close(&self) {
-        self.writer.lock().expect("never held across a panic").take();
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.readers.lock().expect("never held across a panic").clear();
     }
 

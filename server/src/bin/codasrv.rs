@@ -1,0 +1,167 @@
+//! codasrv: serves replicas of a realm's volumes.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use coda_proto::{Rights, wire};
+use coda_server::{
+    ServerConfig,
+    location::servers,
+    shell::{CodaServer, join, token::Token},
+    store::RealmStore,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Serves replicas of a Coda realm's volumes.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Where the server keeps everything.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Address to listen at [default: every address, at the port that the realm knows].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Makes a new realm with this server as its first: identity, authority, admin key, root volume.
+    Init {
+        /// Name of the realm.
+        #[arg(long)]
+        realm: String,
+        /// Where the server keeps everything.
+        #[arg(long)]
+        dir: PathBuf,
+        #[command(flatten)]
+        own: Own,
+        /// Rights of System:AnyUser on the root volume, for as long as a realm has no users.
+        #[arg(long, default_value = "rlidwka", value_name = "RIGHTS")]
+        anyuser: Rights,
+    },
+    /// Enrols this server in a realm, with a token from `volutil invite`.
+    Join {
+        /// The realm's SCM.
+        #[arg(long, value_name = "HOST[:PORT]", value_parser = endpoint)]
+        scm: wire::Endpoint,
+        /// What `volutil invite` printed.
+        #[arg(long)]
+        token: Token,
+        /// Where the server keeps everything.
+        #[arg(long)]
+        dir: PathBuf,
+        #[command(flatten)]
+        own: Own,
+    },
+}
+
+#[derive(clap::Args)]
+struct Own {
+    /// Name of this server [default: the host's].
+    #[arg(long)]
+    name: Option<String>,
+    /// Where clients and other servers reach it [default: its name, port 2432].
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = endpoint)]
+    endpoint: Option<wire::Endpoint>,
+}
+
+impl Own {
+    fn resolve(self) -> anyhow::Result<(String, wire::Endpoint)> {
+        let name = match self.name {
+            Some(name) => name,
+            None => std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned(),
+        };
+        let endpoint = match self.endpoint {
+            Some(endpoint) => endpoint,
+            None => endpoint(&name).map_err(anyhow::Error::msg)?,
+        };
+        Ok((name, endpoint))
+    }
+}
+
+fn endpoint(text: &str) -> Result<wire::Endpoint, String> {
+    let (host, port) = servers::endpoint(text)?;
+    Ok(wire::Endpoint { host, port: port.into(), peer_only: false })
+}
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CODASRV_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(run(Cli::parse()))
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("codasrv: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    match (cli.command, cli.dir) {
+        (Some(Command::Init { realm, dir, own, anyuser }), _) => {
+            let (name, endpoint) = own.resolve()?;
+            let at = format!("{}:{}", endpoint.host, endpoint.port);
+            join::init(&realm, &dir, &name, endpoint, anyuser)?;
+            println!("Realm {realm} is made, with its root volume on {name}.");
+            println!("Serve it:          codasrv --dir {}", dir.display());
+            println!("Administer it:     volutil --dir {} --host {at} list", dir.display());
+            println!("Clients find it:   {realm} {at} ca={}", dir.join("ca.pem").display());
+            Ok(())
+        }
+        (Some(Command::Join { scm, token, dir, own }), _) => {
+            let (name, endpoint) = own.resolve()?;
+            let id = join::join(scm, &token, &dir, &name, endpoint).await?;
+            println!("{name} is server {id} of {}.", token.realm);
+            println!("Serve it:          codasrv --dir {}", dir.display());
+            Ok(())
+        }
+        (None, Some(dir)) => serve(dir, cli.listen).await,
+        (None, None) => {
+            anyhow::bail!("--dir is missing; `codasrv init` makes a realm, `codasrv join` joins one")
+        }
+    }
+}
+
+async fn serve(dir: PathBuf, listen: Option<SocketAddr>) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let server = match listen {
+        Some(listen) => CodaServer::start(ServerConfig::new(dir), listen)?,
+        None => {
+            let (own, realm) = RealmStore::look(&dir)?.load()?;
+            let endpoints = realm.servers.get(&own).map(|server| server.endpoints.clone());
+            let port = endpoints
+                .unwrap_or_default()
+                .first()
+                .map_or(coda_proto::DEFAULT_PORT, |endpoint| endpoint.port as u16);
+            let everywhere = |address: IpAddr| SocketAddr::new(address, port);
+            CodaServer::start(ServerConfig::new(&dir), everywhere(Ipv6Addr::UNSPECIFIED.into())).or_else(
+                |_| CodaServer::start(ServerConfig::new(&dir), everywhere(Ipv4Addr::UNSPECIFIED.into())),
+            )?
+        }
+    };
+    println!(
+        "codasrv: server {} of {} listens at {}",
+        server.server().id(),
+        server.server().realm().name,
+        server.local_addr()
+    );
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    server.shutdown().await;
+    Ok(())
+}

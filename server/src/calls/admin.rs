@@ -1,0 +1,257 @@
+//! Administration. Changes are made at the SCM, which tells the other servers; a server that missed one
+//! asks for it when it starts, or when a client knows more than it does.
+
+use std::{sync::Arc, time::Duration};
+
+use coda_proto::{
+    Code, Refusal, ServerId,
+    service::Identity,
+    wire::{self, admin::Body as Ask, request, response::Body},
+};
+
+use super::{Answer, Caller, plain};
+use crate::{
+    location::{Realm, change, load, servers, vrlist},
+    server::Server,
+    store::Invitation,
+};
+
+/// How long the SCM waits for another server to take a configuration.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Server {
+    pub(crate) async fn admin(&self, caller: Caller, admin: wire::Admin) -> Answer {
+        let ask = admin.body.ok_or_else(|| Refusal::new(Code::Unsupported, "no request that we know"))?;
+        match (caller.who, &ask) {
+            (Identity::Client, _) => {
+                return Err(Refusal::new(Code::Access, "needs the realm's admin key"));
+            }
+            (Identity::Server(_), Ask::GetConfig(_) | Ask::Configure(_)) | (Identity::Admin, _) => {}
+            (Identity::Server(_), _) => {
+                return Err(Refusal::new(Code::Access, "only administrators may"));
+            }
+        }
+        match ask {
+            Ask::GetConfig(_) => {
+                let config = Some((&*self.realm()).into());
+                answer(wire::AdminAnswer { config, ..Default::default() })
+            }
+            Ask::Configure(configure) => {
+                self.configure(configure.config)?;
+                answer(wire::AdminAnswer::default())
+            }
+            Ask::ListVolumes(_) => {
+                let volumes = self.realm().volumes.values().map(|volume| volume.info.clone()).collect();
+                answer(wire::AdminAnswer { volumes, ..Default::default() })
+            }
+            Ask::VolumeDetail(detail) => self.volume_detail(&detail.name),
+            Ask::Invite(invite) => self.invite(&invite),
+            Ask::CreateVolume(create) => self.change(|realm| change::create_volume(realm, create)).await,
+            Ask::AddReplica(add) => self.change(|realm| change::add_replica(realm, &add)).await,
+            Ask::RemoveReplica(remove) => self.change(|realm| change::remove_replica(realm, &remove)).await,
+            Ask::SetRoot(root) => self.change(|realm| change::set_root(realm, &root.name)).await,
+            Ask::LoadLocation(files) => self.load_location(&files).await,
+        }
+    }
+
+    fn at_the_scm(&self) -> Result<Arc<Realm>, Refusal> {
+        let realm = self.realm();
+        match realm.scm == self.id() {
+            true => Ok(realm),
+            false => {
+                let name = realm.servers.get(&realm.scm).map(|scm| scm.name.clone()).unwrap_or_default();
+                Err(Refusal::new(Code::Unsupported, format!("ask the SCM: server {} ({name})", realm.scm)))
+            }
+        }
+    }
+
+    /// Changes one volume of the realm, here and everywhere.
+    async fn change(&self, f: impl FnOnce(&mut Realm) -> Result<coda_proto::VolumeId, Refusal>) -> Answer {
+        let _one_at_a_time = self.changing().lock().await;
+        let mut realm = (*self.at_the_scm()?).clone();
+        let id = f(&mut realm)?;
+        realm.config += 1;
+        let volumes: Vec<_> = realm.volumes.get(&id).map(|volume| volume.info.clone()).into_iter().collect();
+        self.adopt(realm)?;
+        let text = self.publish().await;
+        answer(wire::AdminAnswer { text, volumes, ..Default::default() })
+    }
+
+    async fn load_location(&self, files: &wire::LoadLocation) -> Answer {
+        let _one_at_a_time = self.changing().lock().await;
+        let realm = self.at_the_scm()?;
+        let acl = coda_proto::Acl::root(coda_proto::Rights(0));
+        let new = load::load(&realm, &files.servers_file, &files.vrlist_file, &acl)
+            .map_err(|error| Refusal::new(Code::Invalid, error.to_string()))?;
+        let volumes = load::changed_groups(&realm, &new);
+        self.adopt(new)?;
+        let text = self.publish().await;
+        answer(wire::AdminAnswer { text, volumes, ..Default::default() })
+    }
+
+    /// Tells every other server; says for people which did not hear.
+    async fn publish(&self) -> String {
+        let realm = self.realm();
+        let configure = wire::Configure { config: Some((&*realm).into()) };
+        let request = wire::Request {
+            body: Some(request::Body::Admin(wire::Admin { body: Some(Ask::Configure(configure)) })),
+            ..Default::default()
+        };
+        let mut calls = Vec::new();
+        for (id, server) in realm.servers.iter().filter(|(id, _)| **id != self.id()) {
+            let call = self.env().call_peer(server, request.clone(), bytes::Bytes::new(), PATIENCE);
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            self.env().spawn(Box::pin(async move {
+                let _ = sender.send(call.await);
+            }));
+            calls.push((*id, receiver));
+        }
+        let mut unheard = Vec::new();
+        for (id, call) in calls {
+            let answer = call.await.map(|answer| answer.map(|(response, _)| response.body));
+            if !matches!(answer, Ok(Ok(Some(Body::Admin(_))))) {
+                unheard.push(id.to_string());
+            }
+        }
+        match unheard.is_empty() {
+            true => String::new(),
+            false => format!("not reached yet: server {}", unheard.join(", ")),
+        }
+    }
+
+    fn configure(&self, config: Option<wire::RealmConfig>) -> Result<(), Refusal> {
+        let config = config.ok_or_else(|| Refusal::new(Code::Invalid, "no configuration"))?;
+        let new = Realm::try_from(config)?;
+        let old = self.realm();
+        if new.name != old.name {
+            return Err(Refusal::new(Code::Invalid, format!("this is a server of {}", old.name)));
+        }
+        if new.config > old.config {
+            self.adopt(new)?;
+        }
+        Ok(())
+    }
+
+    /// Asks the SCM what changed.
+    pub async fn refresh(&self) {
+        let realm = self.realm();
+        let Some(scm) = realm.servers.get(&realm.scm).filter(|_| realm.scm != self.id()) else { return };
+        let ask = wire::Admin { body: Some(Ask::GetConfig(wire::GetConfig {})) };
+        let request = wire::Request { body: Some(request::Body::Admin(ask)), ..wire::Request::default() };
+        let answer = self.env().call_peer(scm, request, bytes::Bytes::new(), PATIENCE).await;
+        let config = match answer {
+            Ok((wire::Response { body: Some(Body::Admin(answer)), .. }, _)) => answer.config,
+            Ok((response, _)) => {
+                tracing::warn!(?response.body, "the SCM does not tell its configuration");
+                return;
+            }
+            Err(error) => {
+                tracing::info!(%error, "the configuration is as it was: the SCM does not answer");
+                return;
+            }
+        };
+        if let Err(refusal) = self.configure(config) {
+            tracing::warn!(%refusal, "the SCM's configuration cannot be used");
+        }
+    }
+
+    fn invite(&self, invite: &wire::Invite) -> Answer {
+        let realm = self.at_the_scm()?;
+        if self.config().signer.is_none() {
+            return Err(Refusal::new(Code::Unsupported, "this server does not hold the realm's authority"));
+        }
+        let kept = self.store().invitations()?;
+        let server =
+            change::free_server(&realm, invite.server, |id| kept.iter().any(|kept| kept.server == id))?;
+        let token = format!("{:016x}{:016x}", self.env().random(), self.env().random());
+        let invitation = Invitation { token, server, name: invite.name.clone() };
+        self.store().invite(&invitation)?;
+        let text = format!("server {server}");
+        answer(wire::AdminAnswer { text, token: invitation.token, ..Default::default() })
+    }
+
+    /// A new server shows its token and gets its certificate. The token is all that it has.
+    pub(crate) async fn enroll(&self, enroll: wire::Enroll) -> Answer {
+        let _one_at_a_time = self.changing().lock().await;
+        let mut realm = (*self.at_the_scm()?).clone();
+        let refused = |why: &str| Refusal::new(Code::Access, why);
+        let signer = self.config().signer.clone().ok_or_else(|| refused("this server signs nothing"))?;
+        let invitation =
+            self.store().take_invitation(&enroll.token)?.ok_or_else(|| refused("unknown token"))?;
+        let name = [&invitation.name, &enroll.name].into_iter().find(|name| !name.is_empty());
+        let name = name.cloned().unwrap_or_else(|| format!("server{}", invitation.server));
+        let signed = match (signer.0)(invitation.server, &enroll.request) {
+            Ok(signed) => signed,
+            Err(why) => {
+                self.store().invite(&invitation)?;
+                return Err(Refusal::new(Code::Invalid, why));
+            }
+        };
+        change::add_server(&mut realm, invitation.server, &name, enroll.endpoints);
+        realm.config += 1;
+        self.adopt(realm)?;
+        self.publish().await;
+        let realm = self.realm();
+        let ServerId(server) = invitation.server;
+        plain(Body::Enrolled(wire::Enrolled {
+            server: server.into(),
+            certificate: signed.certificate.into(),
+            ca: signed.authority.into(),
+            realm: realm.name.clone(),
+            servers_file: servers::text(&realm.servers),
+            vrlist_file: vrlist::text(realm.volumes.values().map(|volume| &volume.info)),
+        }))
+    }
+
+    fn volume_detail(&self, name: &str) -> Answer {
+        let realm = self.realm();
+        let found = match u32::from_str_radix(name, 16).ok().and_then(|id| realm.volume_by_id(id)) {
+            Some(volume) => Some(volume),
+            None => realm.volume_named(name),
+        };
+        let no_volume = || Refusal::new(Code::NoVolume, format!("{name}: no such volume"));
+        let info = found.ok_or_else(no_volume)?.info.clone();
+        let mut text = format!(
+            "Volume {:08x} ({})\nepoch = {}, replicas = {}\n",
+            info.id,
+            info.name,
+            info.epoch,
+            info.members.len()
+        );
+        for member in &info.members {
+            let server = ServerId::new(member.server).ok().and_then(|id| realm.servers.get(&id));
+            let name = server.map_or("?", |server| &server.name);
+            text +=
+                &format!("  slot {} = {:08x} on {name}, {}\n", member.slot, member.replica, state(member));
+        }
+        if let Ok(volume) = self.volume(coda_proto::VolumeId(info.id)) {
+            text += &volume.read(|view| {
+                let row = view.volume_row()?;
+                let root = view.head(coda_proto::Fid::root(view.volume))?;
+                Ok(format!(
+                    "maxquota = {}, minquota = {}, diskused = {}, objects = {}\nstamp = {:016x}.{}\n",
+                    root.as_ref().map_or(0, |root| root.quota_max()),
+                    root.as_ref().map_or(0, |root| root.quota_min()),
+                    row.used,
+                    view.objects()?,
+                    row.incarnation,
+                    row.change_seq
+                ))
+            })?;
+        }
+        answer(wire::AdminAnswer { text, volumes: vec![info], ..Default::default() })
+    }
+}
+
+fn state(member: &wire::Member) -> &'static str {
+    match wire::MemberState::try_from(member.state) {
+        Ok(wire::MemberState::MemberActive) => "active",
+        Ok(wire::MemberState::MemberJoining) => "joining",
+        Ok(wire::MemberState::MemberLeaving) => "leaving",
+        _ => "unknown",
+    }
+}
+
+fn answer(answer: wire::AdminAnswer) -> Answer {
+    plain(Body::Admin(answer))
+}
