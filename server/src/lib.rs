@@ -4,6 +4,7 @@
 //!  service   which call is answered by what
 //!  calls     what each call does            session   whom we promised what
 //!  status  rights  quota                    location  servers, volumes, groups
+//!  resolution                          members meet and join
 //!  volume    one writer, many readers
 //!  store     SQLite and containers        shell     clock, network, processes
 //! ```
@@ -14,6 +15,7 @@ pub mod config;
 pub mod env;
 pub mod location;
 pub mod quota;
+mod resolution;
 pub mod rights;
 mod server;
 mod service;

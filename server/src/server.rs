@@ -14,6 +14,7 @@ use crate::{
     config::ServerConfig,
     env::Env,
     location::{Realm, load::changed_groups},
+    resolution,
     session::Sessions,
     store::{NewReplica, RealmStore, Replica, StoreError, StoreLock, replica_dir},
     volume::Volume,
@@ -84,7 +85,9 @@ impl Server {
             }
             let replica = Replica::open(&self.config.dir, *id, member.replica, self.boot, durability)?;
             let volume = Volume::new(self.id, replica, self.env.clone(), self.config.crash.clone());
+            let attending = resolution::attend(self.me.clone(), Arc::downgrade(&volume));
             self.volumes.write().expect("never held across a panic").insert(*id, volume);
+            self.env.spawn(Box::pin(attending));
         }
         Ok(())
     }

@@ -114,6 +114,8 @@ impl Server {
             Body::GetVolumeStatus(get) => self.get_volume_status(caller, get),
             Body::Upload(piece) => self.upload(caller, piece, bulk).await,
             Body::Apply(apply) => self.apply(caller, apply).await,
+            Body::Resolve(resolve) => self.resolve(caller, resolve).await,
+            Body::Meet(meet) => self.meet(caller, &meet),
             Body::Cop2Only(_) => plain(response::Body::Done(wire::Done {})),
             Body::GoodBye(_) => {
                 self.sessions().end(caller.session);
@@ -136,9 +138,11 @@ impl Server {
         let epoch = self.realm().volumes.get(&id).map(|volume| volume.info.epoch);
         let (Ok(volume), true) = (self.volume(id), epoch == Some(cop2.epoch)) else { return };
         let dots = cop2.dots.into_iter().filter_map(|dot| coda_proto::Dot::try_from(dot).ok());
+        let dots: Vec<_> = dots.take(coda_proto::APPLY_RECORDS).collect();
+        volume.meetings.held_everywhere(&dots);
         let removing = volume.read(|view| {
             let mut removing = Vec::new();
-            for dot in dots.take(coda_proto::APPLY_RECORDS) {
+            for dot in dots {
                 if view.is_removal(dot)? {
                     removing.push(dot);
                 }

@@ -8,13 +8,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use coda_proto::{Code, Fid, Refusal, ServerId, VolumeId};
+use coda_proto::{Author, Code, Fid, Refusal, ServerId, VolumeId};
 use tokio::sync::oneshot;
 
 use crate::{
     blocking::blocking,
     config::{CrashHook, CrashPoint},
     env::Env,
+    resolution::Meetings,
     store::{Batch, Replica, StoreError, Txn, View},
 };
 
@@ -33,6 +34,7 @@ pub struct Volume {
     queue: Mutex<Queue>,
     /// Pieces of uploads are written one at a time.
     pub(crate) uploading: Mutex<()>,
+    pub(crate) meetings: Arc<Meetings>,
 }
 
 #[derive(Default)]
@@ -58,6 +60,7 @@ pub struct Done<T> {
 impl Volume {
     /// Serves `store`.
     pub fn new(server: ServerId, store: Replica, env: Arc<dyn Env>, crash: Option<CrashHook>) -> Arc<Volume> {
+        let meetings = Arc::new(Meetings::new(Author(env.random().max(2))));
         Arc::new(Volume {
             id: store.volume,
             server,
@@ -66,6 +69,7 @@ impl Volume {
             crash,
             queue: Mutex::default(),
             uploading: Mutex::default(),
+            meetings,
         })
     }
 
@@ -201,12 +205,19 @@ impl Volume {
     /// Takes no more jobs and closes the database.
     pub fn stop(&self) {
         self.stop_queue();
+        self.meetings.wake();
         self.store.close();
     }
 
     /// What the volume needs from the world.
     pub fn env(&self) -> &Arc<dyn Env> {
         &self.env
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        self.meetings.wake();
     }
 }
 

@@ -23,19 +23,8 @@ pub struct ObjectState {
 
 /// An object as this replica holds it; `None` where it is unknown.
 pub fn state_of<R: Replica>(replica: &R, fid: Fid) -> Result<Option<ObjectState>, R::Error> {
-    let Some(mut head) = replica.head(fid)? else { return Ok(None) };
-    head.marked = false;
-    head.registers.retain(|key, _| !is_derived(key));
-    let mut bindings: Vec<Binding> = replica
-        .bindings_of(fid)?
-        .into_iter()
-        .map(|binding| Binding { derived: false, shown: false, ..binding })
-        .filter(|binding| !binding.is_gone())
-        .collect();
-    bindings.sort();
-    let mut tombstones = replica.tombstones_of(fid)?;
-    tombstones.sort();
-    Ok(Some(ObjectState { head, bindings, tombstones }))
+    let Some(head) = replica.head(fid)? else { return Ok(None) };
+    Ok(Some(ObjectState::of_rows(head, replica.bindings_of(fid)?, replica.tombstones_of(fid)?)))
 }
 
 /// Whether a past includes a dot that the other side still holds and this side may have dropped. The
@@ -46,6 +35,17 @@ fn lost(dot: Dot, holder: &Past, other: &Past, retired: &impl Fn(Author) -> bool
 }
 
 impl ObjectState {
+    /// The rows of one object, without what is derived.
+    pub fn of_rows(head: Head, bindings: Vec<Binding>, mut tombstones: Vec<Tombstone>) -> ObjectState {
+        let mut head = Head { marked: false, ..head };
+        head.registers.retain(|key, _| !is_derived(key));
+        let bound = bindings.into_iter().map(|place| Binding { derived: false, shown: false, ..place });
+        let mut bindings: Vec<Binding> = bound.filter(|place| !place.is_gone()).collect();
+        bindings.sort();
+        tombstones.sort();
+        ObjectState { head, bindings, tombstones }
+    }
+
     /// The join of two states of one object. `retired`: the authors that every past includes.
     pub fn join(&self, other: &ObjectState, retired: impl Fn(Author) -> bool) -> ObjectState {
         let (mine, theirs) = (&self.head.past, &other.head.past);

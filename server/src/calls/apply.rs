@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, collections::BTreeSet};
 
 use coda_proto::{
-    APPLY_BYTES, APPLY_RECORDS, Code, Contents, Fid, Op, Record, Refusal, VolumeId,
+    APPLY_BYTES, APPLY_RECORDS, Code, Contents, Dot, Fid, Op, Record, Refusal, VolumeId,
     merge::{self, ApplyError},
     service::Identity,
     wire::{self, response::Body},
@@ -32,12 +32,20 @@ impl Server {
             records,
         };
         let sessions = self.sessions().clone();
+        let dots: Vec<Dot> = work.records.iter().map(|record| record.dot).collect();
         let applied = volume
             .write(
                 move |txn| work.run(txn),
                 move |done| sessions.break_promises(id, &done.changed, caller.session),
             )
-            .await?;
+            .await;
+        match &applied {
+            // Whoever missed it will hear of it.
+            Ok(_) if !self.peers_of(id).is_empty() => volume.meetings.changed(dots),
+            Err(refusal) if refusal.code == Code::NeedsResolve => volume.meetings.now(),
+            _ => {}
+        }
+        let applied = applied?;
         // Also those of earlier attempts: a repeated record breaks nothing, and its answer promises the same.
         let outstanding = self.sessions().outstanding(&touched, caller.session);
         self.sessions().acknowledged(outstanding).await;

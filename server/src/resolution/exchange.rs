@@ -1,0 +1,267 @@
+//! One meeting, from the side of who asks.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use coda_proto::{
+    Base, Code, Fid, Kind, Op, Record, Refusal, ServerId, VolumeId,
+    merge::{self, ApplyError, Head, ObjectState, Replica as _},
+    wire::{self, request, response},
+};
+
+use super::{SILENCE, contents::Fetched};
+use crate::{
+    env::PeerError,
+    server::Server,
+    store::{Bytes as Stored, Content, StoreError, Txn, View},
+    volume::Volume,
+};
+
+/// Objects joined in one transaction, at most: what a new member hears is more than memory should hold.
+const AT_ONCE: usize = 50_000;
+
+/// Why a meeting came to nothing. It is held again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Unreachable(#[from] PeerError),
+    #[error("refused: {0}")]
+    Refused(#[from] Refusal),
+    #[error("a peer that answers nonsense: {0}")]
+    Malformed(#[from] coda_proto::Malformed),
+}
+
+/// What a peer said of its replica.
+struct Heard {
+    incarnation: u64,
+    upto: u64,
+    last: bool,
+    joined: bool,
+    states: Vec<ObjectState>,
+}
+
+impl Server {
+    /// Learns what `peer` knows of `volume`. Answers how many objects changed here.
+    pub(crate) async fn meet_with(
+        &self,
+        volume: &Arc<Volume>,
+        peer: &wire::ServerInfo,
+    ) -> Result<usize, Failure> {
+        let _one_at_a_time = volume.meetings.turn.acquire().await.expect("never closed");
+        let server = ServerId::new(peer.id)?;
+        let mut changed = 0;
+        loop {
+            let heard = self.hear(volume, server, peer).await?;
+            let last = heard.last;
+            let mut fetched = BTreeMap::new();
+            for (sibling, hash) in volume.read(|view| Ok(lacking(view, &heard.states)?))? {
+                if !fetched.contains_key(&hash)
+                    && let Some(content) = self.fetch_contents(volume, peer, hash, sibling).await?
+                {
+                    fetched.insert(hash, content);
+                }
+            }
+            changed += self.join(volume, server, heard, fetched).await?;
+            if last {
+                return Ok(changed);
+            }
+        }
+    }
+
+    /// What changed at a peer since we last met, as far as it fits.
+    async fn hear(
+        &self,
+        volume: &Volume,
+        server: ServerId,
+        peer: &wire::ServerInfo,
+    ) -> Result<Heard, Failure> {
+        let (known, row) = volume.read(|view| Ok((view.peer(server)?, view.volume_row()?)))?;
+        let (incarnation, upto) = known.unwrap_or_default();
+        let mut heard = Heard { incarnation, upto, last: false, joined: false, states: Vec::new() };
+        while !heard.last && heard.states.len() < AT_ONCE {
+            let body = request::Body::Meet(wire::Meet {
+                volume: volume.id.0,
+                incarnation: heard.incarnation,
+                since: heard.upto,
+                my_incarnation: row.incarnation,
+                my_change_seq: row.change_seq,
+                ..Default::default()
+            });
+            let (body, _) = self.ask_peer(peer, body).await?;
+            let response::Body::Met(met) = body else { return Err(unexpected().into()) };
+            (heard.incarnation, heard.upto) = (met.incarnation, met.upto);
+            (heard.last, heard.joined) = (met.last, met.joined);
+            for state in met.objects {
+                let state = ObjectState::try_from(state)?;
+                if state.head.fid.volume != volume.id {
+                    return Err(coda_proto::Malformed::new("object", "of another volume").into());
+                }
+                heard.states.push(state);
+            }
+        }
+        Ok(heard)
+    }
+
+    /// Joins what was heard, as one change.
+    async fn join(
+        &self,
+        volume: &Arc<Volume>,
+        peer: ServerId,
+        heard: Heard,
+        mut fetched: BTreeMap<[u8; 32], Fetched>,
+    ) -> Result<usize, Failure> {
+        let (sessions, id) = (self.sessions().clone(), volume.id);
+        let touching = volume.clone();
+        let files: Vec<Fid> = heard.states.iter().map(|state| state.head.fid).collect();
+        let changed = volume
+            .write(
+                move |txn| {
+                    let joined = merge::join_objects(txn, heard.states)?;
+                    for fid in files {
+                        fill(txn, fid, &mut fetched)?;
+                    }
+                    for left in fetched.into_values() {
+                        left.forget(txn)?;
+                    }
+                    for dir in joined.relisted {
+                        renew(txn, &touching, dir)?;
+                    }
+                    if heard.last && heard.joined && !txn.volume_row()?.joined {
+                        txn.set_joined(true)?;
+                    }
+                    txn.put_peer(peer, heard.incarnation, heard.upto)?;
+                    Ok(joined.changed.len())
+                },
+                move |done| sessions.break_promises(id, &done.changed, 0),
+            )
+            .await?;
+        Ok(changed)
+    }
+
+    /// Asks a peer something.
+    pub(crate) async fn ask_peer(
+        &self,
+        peer: &wire::ServerInfo,
+        body: request::Body,
+    ) -> Result<(response::Body, Bytes), Failure> {
+        let request = wire::Request { body: Some(body), ..Default::default() };
+        let (response, bulk) = self.env().call_peer(peer, request, Bytes::new(), SILENCE).await?;
+        match response.body {
+            Some(response::Body::Refusal(refusal)) => Err(Refusal::try_from(refusal)?.into()),
+            Some(body) => Ok((body, bulk)),
+            None => Err(unexpected().into()),
+        }
+    }
+
+    /// A new volume begins when every member says that it has no history. Answers whether this replica
+    /// has one now.
+    pub(crate) async fn begin_if_new(&self, volume: &Arc<Volume>) -> Result<bool, Failure> {
+        let peers = self.peers_of(volume.id);
+        if volume.read(|view| Ok(view.volume_row()?.joined))? {
+            return Ok(true);
+        }
+        if peers.is_empty() {
+            // Alone: an operator must say that what is here is all there is.
+            return Ok(false);
+        }
+        for peer in peers.values() {
+            let only = vec![Fid::root(volume.id).into()];
+            let body = request::Body::Meet(wire::Meet { volume: volume.id.0, only, ..Default::default() });
+            let (body, _) = self.ask_peer(peer, body).await?;
+            match body {
+                response::Body::Met(met) if !met.joined => {}
+                _ => {
+                    volume.meetings.now_with(ServerId::new(peer.id)?);
+                    return Ok(false);
+                }
+            }
+        }
+        let realm = self.realm();
+        let Some(entry) = realm.volumes.get(&volume.id) else { return Ok(false) };
+        let (id, acl): (VolumeId, _) = (volume.id, entry.acl.clone());
+        let begin = move |txn: &mut Txn<'_>| -> Result<(), Refusal> {
+            if txn.past(Fid::root(id))?.is_none_or(|past| past.is_empty()) {
+                txn.put_head(Head::root(id, &acl, 0o755, 0))?;
+            }
+            Ok(txn.set_joined(true)?)
+        };
+        volume.write(begin, |_| {}).await?;
+        Ok(true)
+    }
+}
+
+fn unexpected() -> coda_proto::Malformed {
+    coda_proto::Malformed::new("answer", "of another kind than the question")
+}
+
+/// Contents that the join will want and that are not here, by length and hash.
+fn lacking(view: &View<'_>, states: &[ObjectState]) -> Result<Vec<(u64, [u8; 32])>, StoreError> {
+    let mut lacking = Vec::new();
+    for state in states.iter().filter(|state| state.head.kind == Kind::File) {
+        let mine = view.head(state.head.fid)?;
+        for sibling in &state.head.siblings {
+            let dropped = mine.as_ref().is_some_and(|mine| {
+                mine.past.covers(sibling.dot) && !mine.siblings.iter().any(|held| held.dot == sibling.dot)
+            });
+            if !dropped
+                && view.content(state.head.fid, sibling.dot)?.is_none()
+                && view.content_by_hash(&sibling.hash)?.is_none()
+            {
+                lacking.push((sibling.length, sibling.hash));
+            }
+        }
+    }
+    Ok(lacking)
+}
+
+/// Gives the siblings of a file their bytes. Those that nobody has any more keep their version.
+fn fill(txn: &mut Txn<'_>, fid: Fid, fetched: &mut BTreeMap<[u8; 32], Fetched>) -> Result<(), Refusal> {
+    let Some(head) = txn.head(fid)?.filter(|head| head.kind == Kind::File) else { return Ok(()) };
+    for sibling in head.siblings {
+        if txn.content(fid, sibling.dot)?.is_some() {
+            continue;
+        }
+        let bytes: Option<Stored> = match txn.content_by_hash(&sibling.hash)? {
+            Some(content) => Some(content.bytes),
+            None => match fetched.remove(&sibling.hash) {
+                Some(fetched) => Some(fetched.take(txn)?),
+                None => None,
+            },
+        };
+        match bytes {
+            Some(bytes) => {
+                let content = Content { length: sibling.length, hash: sibling.hash.to_vec(), bytes };
+                txn.put_content(fid, sibling.dot, &content)?;
+            }
+            None => tracing::debug!(%fid, dot = %sibling.dot, "contents that no peer met so far holds"),
+        }
+    }
+    Ok(())
+}
+
+/// Gives a directory a new version: its listing changed by what happened to objects elsewhere, and a client
+/// that was away could not tell.
+fn renew(txn: &mut Txn<'_>, volume: &Volume, dir: Fid) -> Result<(), Refusal> {
+    let Some(head) = txn.head(dir)? else { return Ok(()) };
+    if head.past.is_empty() {
+        return Ok(());
+    }
+    let record = Record {
+        dot: volume.meetings.next_dot(),
+        lamport: head.lamport().max(txn.listing_lamport(dir)?) + 1,
+        time: head.mtime(),
+        bases: vec![Base { fid: dir, past: head.past }],
+        logged: true,
+        op: Op::SetAttr { fid: dir, mode: None, owner: None, group: None, mtime: None },
+    };
+    match merge::apply(txn, &record) {
+        Ok(_) => {
+            volume.meetings.changed([record.dot]);
+            Ok(())
+        }
+        // A directory that does not show needs no version.
+        Err(ApplyError::Refused(Refusal { code: Code::Gone, .. })) => Ok(()),
+        Err(ApplyError::Refused(refusal)) => Err(refusal),
+        Err(ApplyError::Store(error)) => Err(error.into()),
+    }
+}

@@ -1,0 +1,162 @@
+//! Resolution: the members of a volume meet, and each joins what it hears.
+//!
+//! A meeting is one-sided: a server asks a peer for what changed there since it last asked, fetches the
+//! contents that it lacks, and joins all of it in one transaction. With the question it says how far its
+//! own replica has come, so that a peer to whom that is news asks back. Nobody coordinates, nothing is
+//! locked at the other side, and a meeting that breaks off is simply held again.
+//!
+//! ```text
+//!  start, reconnect ─┐
+//!  NEEDS_RESOLVE    ─┼─> at once       ┌─ ask for changes ─ fetch contents ─ join ─┐
+//!  client's Resolve ─┘                 │                                           v
+//!  local change, COP2 missing ─> 5 s ──┴─> peer unreachable: again in 1 .. 15 s   10 min
+//! ```
+//!
+//! `schedule` decides when, `exchange` does it, `serve` answers those who ask.
+
+mod contents;
+mod exchange;
+mod schedule;
+mod serve;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use coda_proto::{Author, Dot, ServerId, wire};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
+
+use crate::{server::Server, volume::Volume};
+use schedule::Schedule;
+
+/// Silence of a peer after which a meeting is broken off.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// How long a replica that has yet to meet its peers waits before it looks for them again.
+const NOT_JOINED: Duration = Duration::from_secs(1);
+
+/// When a volume's replica meets its peers.
+pub(crate) struct Meetings {
+    schedule: Mutex<Schedule>,
+    /// The schedule changed.
+    woken: Notify,
+    /// One meeting at a time.
+    turn: Semaphore,
+    /// Of the few records that this replica makes itself: new versions of directories whose listings a
+    /// join changed.
+    author: Author,
+    made: AtomicU64,
+}
+
+impl Meetings {
+    pub(crate) fn new(author: Author) -> Meetings {
+        Meetings {
+            schedule: Mutex::default(),
+            woken: Notify::new(),
+            turn: Semaphore::new(1),
+            author,
+            made: AtomicU64::new(0),
+        }
+    }
+
+    /// These mutations were applied here. Unless somebody says that all members hold them, the peers are
+    /// asked (and thereby told) soon.
+    pub(crate) fn changed(&self, dots: impl IntoIterator<Item = Dot>) {
+        if self.schedule(|schedule| schedule.changed(dots, Instant::now())) {
+            self.woken.notify_one();
+        }
+    }
+
+    /// All members hold these.
+    pub(crate) fn held_everywhere(&self, dots: &[Dot]) {
+        self.schedule(|schedule| schedule.held_everywhere(dots));
+    }
+
+    /// Meets all peers at once.
+    pub(crate) fn now(&self) {
+        self.change(|schedule| schedule.all_now(Instant::now()));
+    }
+
+    /// Meets one peer at once, who has something new or is back.
+    pub(crate) fn now_with(&self, peer: ServerId) {
+        self.change(|schedule| schedule.now_with(peer, Instant::now()));
+    }
+
+    /// Ends the wait for the next meeting.
+    pub(crate) fn wake(&self) {
+        self.woken.notify_one();
+    }
+
+    fn change(&self, f: impl FnOnce(&mut Schedule)) {
+        f(&mut self.schedule.lock().expect("never held across a panic"));
+        self.woken.notify_one();
+    }
+
+    fn schedule<T>(&self, f: impl FnOnce(&mut Schedule) -> T) -> T {
+        f(&mut self.schedule.lock().expect("never held across a panic"))
+    }
+
+    fn next_dot(&self) -> Dot {
+        Dot::new(self.author, self.made.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// Holds a volume's meetings, for as long as it is served.
+pub(crate) async fn attend(server: Weak<Server>, volume: Weak<Volume>) {
+    loop {
+        let Some((server, volume)) = server.upgrade().zip(volume.upgrade()) else { return };
+        if !server.volumes().get(&volume.id).is_some_and(|current| Arc::ptr_eq(current, &volume)) {
+            return;
+        }
+        let next = server.attend_once(&volume).await;
+        // While waiting, the task keeps nothing alive but the bell.
+        let meetings = volume.meetings.clone();
+        drop((server, volume));
+        tokio::select! {
+            biased;
+            () = meetings.woken.notified() => {}
+            () = tokio::time::sleep_until(next) => {}
+        }
+    }
+}
+
+impl Server {
+    /// Holds the meetings that are due; answers when to look again.
+    async fn attend_once(&self, volume: &Arc<Volume>) -> Instant {
+        let peers = self.peers_of(volume.id);
+        let due = volume.meetings.schedule(|s| s.due(peers.keys().copied(), Instant::now()));
+        for peer in &due {
+            let met = self.meet_with(volume, &peers[peer]).await;
+            if let Err(why) = &met {
+                tracing::debug!(volume = %volume.id, %peer, %why, "a meeting failed");
+            }
+            volume.meetings.schedule(|schedule| schedule.met(*peer, met.is_ok(), Instant::now()));
+        }
+        let next = volume.meetings.schedule(|s| s.next(peers.keys().copied(), Instant::now()));
+        match self.begin_if_new(volume).await {
+            Ok(true) => next,
+            Ok(false) => next.min(Instant::now() + NOT_JOINED),
+            Err(why) => {
+                tracing::debug!(volume = %volume.id, %why, "not every member can be asked");
+                next.min(Instant::now() + NOT_JOINED)
+            }
+        }
+    }
+
+    /// The other members of a volume.
+    pub(crate) fn peers_of(&self, id: coda_proto::VolumeId) -> BTreeMap<ServerId, wire::ServerInfo> {
+        let realm = self.realm();
+        let members = realm.volumes.get(&id).map(|volume| volume.info.members.as_slice()).unwrap_or_default();
+        let servers = members.iter().filter_map(|member| ServerId::new(member.server).ok());
+        let others = servers.filter(|server| *server != self.id());
+        others.filter_map(|server| Some((server, realm.servers.get(&server)?.clone()))).collect()
+    }
+}
