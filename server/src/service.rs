@@ -82,6 +82,9 @@ impl Server {
         use request::Body;
         let body = request.body.ok_or_else(|| Refusal::new(Code::Unsupported, "no call that we know"))?;
         let caller = Caller { who, session: request.session };
+        if let Identity::Server(peer) = who {
+            self.sessions().peer_heard(peer);
+        }
         match &body {
             Body::GetRealm(_) => return self.get_realm(),
             Body::GetRootVolume(_) => return self.get_root_volume(),

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use coda_proto::{Fid, VolumeId, service::EventSource, wire};
+use coda_proto::{Fid, ServerId, VolumeId, service::EventSource, wire};
 use tokio::time::Instant;
 
 use super::events::{Events, Outstanding, Source};
@@ -17,6 +17,8 @@ const FENCE: Duration = Duration::from_secs(5);
 const SLOW: Duration = Duration::from_secs(1);
 /// For this long.
 const PENANCE: Duration = Duration::from_secs(60);
+/// A peer that was not heard from for so long has come back when it is.
+const RETURNED: Duration = Duration::from_secs(10);
 /// Promises of one session; beyond, objects are served without.
 const PROMISES: usize = 1_000_000;
 
@@ -38,6 +40,7 @@ pub struct Sessions {
 pub(super) struct Inner {
     pub(super) sessions: BTreeMap<u64, Session>,
     holders: BTreeMap<Key, BTreeSet<u64>>,
+    peers: BTreeMap<ServerId, Instant>,
 }
 
 pub(super) struct Session {
@@ -219,6 +222,16 @@ impl Sessions {
         let now = Instant::now();
         for session in self.lock().sessions.values_mut() {
             session.events.push(body.clone(), now);
+        }
+    }
+
+    /// A peer was heard from. If it was away, every client is told that it is back: they believe it dead,
+    /// and probe it less and less. Told too often, it costs a client nothing.
+    pub fn peer_heard(&self, peer: ServerId) {
+        let now = Instant::now();
+        let before = self.lock().peers.insert(peer, now);
+        if before.is_none_or(|at| now.duration_since(at) >= RETURNED) {
+            self.announce(&wire::event::Body::ServerUp(wire::ServerUp { server: peer.0.into() }));
         }
     }
 

@@ -364,6 +364,24 @@ async fn a_restarted_server_is_greeted_anew_and_a_dead_one_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_survivor_that_hears_from_a_returning_server_tells_its_clients() {
+    let place = Place::new(2);
+    let mut client = Client::new(&place, 1).await;
+    client.mkdir("a").await;
+    place.stop("s2");
+    client.mkdir("b").await;
+    // Long enough for the pauses between probes to have grown.
+    sleep(300 * SECOND).await;
+    client.told();
+    place.start("s2");
+    let body = Some(Body::Probe(wire::Probe {}));
+    let request = wire::Request { body, ..Default::default() };
+    place.server("s1").unwrap().call(Identity::Server(ServerId(2)), request, Bytes::new()).await;
+    sleep(SECOND).await;
+    assert_eq!(client.told(), ["up 2"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_tells_of_a_changed_group() {
     let place = Place::new(3);
     let mut client = Client::new(&place, 1).await;
