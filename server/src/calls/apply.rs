@@ -41,7 +41,7 @@ impl Server {
             .await;
         match &applied {
             // Whoever missed it will hear of it.
-            Ok(_) if !self.peers_of(id).is_empty() => volume.meetings.changed(dots),
+            Ok(_) if self.has_peers(id) => volume.meetings.changed(dots),
             Err(refusal) if refusal.code == Code::NeedsResolve => volume.meetings.now(),
             _ => {}
         }

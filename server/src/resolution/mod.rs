@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use coda_proto::{Author, Dot, ServerId, wire};
+use coda_proto::{Author, Dot, ServerId, VolumeId, wire};
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
@@ -129,6 +129,11 @@ pub(crate) async fn attend(server: Weak<Server>, volume: Weak<Volume>) {
 }
 
 impl Server {
+    /// Whether a volume has other members.
+    pub(crate) fn has_peers(&self, id: VolumeId) -> bool {
+        self.realm().volumes.get(&id).is_some_and(|volume| volume.info.members.len() > 1)
+    }
+
     /// Holds the meetings that are due; answers when to look again.
     async fn attend_once(&self, volume: &Arc<Volume>) -> Instant {
         let peers = self.peers_of(volume.id);
@@ -152,7 +157,7 @@ impl Server {
     }
 
     /// The other members of a volume.
-    pub(crate) fn peers_of(&self, id: coda_proto::VolumeId) -> BTreeMap<ServerId, wire::ServerInfo> {
+    pub(crate) fn peers_of(&self, id: VolumeId) -> BTreeMap<ServerId, wire::ServerInfo> {
         let realm = self.realm();
         let members = realm.volumes.get(&id).map(|volume| volume.info.members.as_slice()).unwrap_or_default();
         let servers = members.iter().filter_map(|member| ServerId::new(member.server).ok());

@@ -1,0 +1,240 @@
+//! Servers that call each other through a network which can be cut.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use coda_proto::{
+    Fid, Kind, Rights, ServerId, VolumeId,
+    service::{Identity, Service},
+    wire::{self, request, response::Body},
+};
+use coda_server::{
+    Durability, Server, ServerConfig,
+    env::{BoxFuture, Env, PeerError},
+    location::Realm,
+    setup,
+    store::{fsck, replica_dir},
+};
+
+use crate::world::server_info;
+
+#[derive(Default)]
+struct Wires {
+    servers: BTreeMap<ServerId, Arc<Server>>,
+    cut: BTreeSet<(ServerId, ServerId)>,
+    calls: u64,
+}
+
+/// What one server sees of the network.
+struct Host {
+    me: ServerId,
+    wires: Arc<Mutex<Wires>>,
+    chance: AtomicU64,
+}
+
+impl Env for Host {
+    fn call_peer(
+        &self,
+        to: &wire::ServerInfo,
+        request: wire::Request,
+        bulk: Bytes,
+        _silence: Duration,
+    ) -> BoxFuture<'static, Result<(wire::Response, Bytes), PeerError>> {
+        let (me, wires) = (self.me, self.wires.clone());
+        let to = ServerId::new(to.id).expect("only servers of the realm are called");
+        Box::pin(async move {
+            let reach = |wires: &Mutex<Wires>| {
+                let mut wires = wires.lock().unwrap();
+                wires.calls += 1;
+                match wires.cut.contains(&(me, to)) {
+                    true => None,
+                    false => wires.servers.get(&to).cloned(),
+                }
+            };
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            let silent = || PeerError::Unreachable(to, "silent".into());
+            let server = reach(&wires).ok_or_else(silent)?;
+            let answer = server.call(Identity::Server(me), request, bulk).await;
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            // The answer may be lost as well as the question.
+            reach(&wires).map(|_| answer).ok_or_else(silent)
+        })
+    }
+    fn now(&self) -> i64 {
+        1_700_000_000_000_000_000
+    }
+    fn random(&self) -> u64 {
+        self.chance.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 4
+    }
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        tokio::spawn(task);
+    }
+}
+
+/// Servers 1 to `count`, each with a replica of `home`.
+pub struct Cluster {
+    dirs: BTreeMap<ServerId, tempfile::TempDir>,
+    pub realm: Realm,
+    pub home: VolumeId,
+    wires: Arc<Mutex<Wires>>,
+    starts: u64,
+}
+
+impl Cluster {
+    pub fn new(count: u8) -> Cluster {
+        let infos = (1..=count).map(|id| server_info(id.into())).collect();
+        let mut realm = setup::realm("test.example", infos, Rights::ALL).unwrap();
+        let home = setup::add_volume(&mut realm, "home", Rights::ALL);
+        let mut cluster = Cluster { dirs: BTreeMap::new(), home, wires: Arc::default(), starts: 0, realm };
+        for id in (1..=count).map(ServerId) {
+            let dir = tempfile::tempdir().unwrap();
+            setup::create(dir.path(), id, &cluster.realm, &[], Durability::Process, 0).unwrap();
+            cluster.dirs.insert(id, dir);
+            cluster.start(id);
+        }
+        cluster
+    }
+
+    pub fn ids(&self) -> Vec<ServerId> {
+        self.dirs.keys().copied().collect()
+    }
+
+    pub fn server(&self, id: u8) -> Arc<Server> {
+        self.wires.lock().unwrap().servers.get(&ServerId(id)).cloned().expect("it runs")
+    }
+
+    pub fn runs(&self, id: ServerId) -> bool {
+        self.wires.lock().unwrap().servers.contains_key(&id)
+    }
+
+    pub fn start(&mut self, id: ServerId) {
+        self.starts += 1;
+        let chance = (u64::from(id.0) << 32) | (self.starts << 16);
+        let env = Arc::new(Host { me: id, wires: self.wires.clone(), chance: AtomicU64::new(chance) });
+        let config =
+            ServerConfig { durability: Durability::Process, ..ServerConfig::new(self.dirs[&id].path()) };
+        let server = Server::open(config, env).unwrap();
+        self.wires.lock().unwrap().servers.insert(id, server);
+    }
+
+    pub fn stop(&mut self, id: ServerId) {
+        let server = self.wires.lock().unwrap().servers.remove(&id);
+        server.expect("it runs").stop();
+    }
+
+    /// Everything this server holds of `home` is lost with its disk.
+    pub fn lose_disk(&mut self, id: ServerId) {
+        let replica = self.realm.replica_at(self.home, id).unwrap().replica;
+        let path: PathBuf = replica_dir(self.dirs[&id].path(), replica);
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    pub fn cut(&self, one: u8, other: u8) {
+        let (one, other) = (ServerId(one), ServerId(other));
+        self.wires.lock().unwrap().cut.extend([(one, other), (other, one)]);
+    }
+
+    /// Nothing of `id` goes out or comes in.
+    pub fn cut_off(&self, id: u8) {
+        self.ids().into_iter().filter(|other| other.0 != id).for_each(|other| self.cut(id, other.0));
+    }
+
+    pub fn heal(&self) {
+        self.wires.lock().unwrap().cut.clear();
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.wires.lock().unwrap().calls
+    }
+
+    /// The whole state of a replica of `home`, as a peer would hear it.
+    pub async fn state(&self, id: u8) -> Vec<wire::ObjectState> {
+        let mut meet = wire::Meet { volume: self.home.0, ..Default::default() };
+        let mut objects = Vec::new();
+        loop {
+            let body = Some(request::Body::Meet(meet.clone()));
+            let request = wire::Request { body, ..Default::default() };
+            let (response, _) = self.server(id).call(Identity::Admin, request, Bytes::new()).await;
+            let Some(Body::Met(met)) = response.body else { panic!("{response:?}") };
+            (meet.incarnation, meet.since) = (met.incarnation, met.upto);
+            objects.extend(met.objects);
+            if met.last {
+                let key = |o: &wire::ObjectState| o.fid.map(|fid| (fid.vnode, fid.unique));
+                objects.sort_by_key(key);
+                objects.dedup_by_key(|o| key(o));
+                return objects;
+            }
+        }
+    }
+
+    /// Why not all running members hold the same, bytes included.
+    pub async fn difference(&self) -> Option<String> {
+        let running: Vec<u8> = self.ids().into_iter().filter(|id| self.runs(*id)).map(|id| id.0).collect();
+        let first = self.state(running[0]).await;
+        for id in &running[1..] {
+            let other = self.state(*id).await;
+            if let Some((a, b)) = first.iter().zip(&other).find(|(a, b)| a != b) {
+                return Some(format!("at {}: {a:?}\nat {id}: {b:?}", running[0]));
+            }
+            if first.len() != other.len() {
+                return Some(format!("{} objects at {}, {} at {id}", first.len(), running[0], other.len()));
+            }
+        }
+        for id in &running {
+            if let Some(why) = self.missing_bytes(*id, &first) {
+                return Some(why);
+            }
+        }
+        None
+    }
+
+    fn missing_bytes(&self, id: u8, objects: &[wire::ObjectState]) -> Option<String> {
+        let volume = self.server(id).volume(self.home).unwrap();
+        for object in objects {
+            let fid: Fid = object.fid.unwrap().try_into().unwrap();
+            let found = volume.read(|view| {
+                let shown = view.bindings_of(fid)?.iter().any(|place| place.shown);
+                let head = view.head(fid)?.filter(|head| shown && head.kind == Kind::File);
+                for sibling in head.into_iter().flat_map(|head| head.siblings) {
+                    if view.content(fid, sibling.dot)?.is_none_or(|held| held.hash != sibling.hash) {
+                        return Ok(Some(format!("{id} lacks the contents {} of {fid}", sibling.dot)));
+                    }
+                }
+                Ok(None)
+            });
+            if let Some(why) = found.unwrap() {
+                return Some(why);
+            }
+        }
+        None
+    }
+
+    /// How long it takes until all members are equal, by themselves.
+    pub async fn settle(&self, at_most: Duration) -> Duration {
+        let start = tokio::time::Instant::now();
+        loop {
+            let Some(difference) = self.difference().await else { return start.elapsed() };
+            assert!(start.elapsed() < at_most, "after {at_most:?}: {difference}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Stops everything and looks at the stores.
+    pub fn check_stores(mut self) {
+        for id in self.ids() {
+            if self.runs(id) {
+                self.stop(id);
+            }
+            let findings = fsck::check(self.dirs[&id].path()).unwrap();
+            assert!(findings.is_empty(), "{findings:#?}");
+        }
+    }
+}
