@@ -81,7 +81,7 @@ async fn reach(plan: Plan, address: SocketAddr) -> Result<Connection, CallError>
 async fn handshake(plan: Plan, address: SocketAddr) -> Result<Connection, CallError> {
     let connecting =
         plan.endpoint.connect_with(plan.config, address, &plan.name).map_err(|error| match error {
-            ConnectError::EndpointStopping => CallError::Unreachable("our socket failed".into()),
+            ConnectError::EndpointStopping => our_socket_failed(),
             other => CallError::Unreachable(format!("{address}: {other}")),
         })?;
     connecting.await.map_err(|error| {
@@ -92,6 +92,11 @@ async fn handshake(plan: Plan, address: SocketAddr) -> Result<Connection, CallEr
             (error, _) => describe(error),
         }
     })
+}
+
+/// The failure that another socket cures.
+pub(crate) fn our_socket_failed() -> CallError {
+    CallError::Unreachable("our socket failed".into())
 }
 
 /// A broken connection, as a caller sees it.

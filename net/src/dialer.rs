@@ -9,7 +9,7 @@ use crate::{
     CallError, Credentials, Priority, SessionStream, Target, Trust, dial,
     exchange::{self, Broken, Opening},
     life::Life,
-    pool::{Age, Link, Pool},
+    pool::{Link, Pool},
     session,
 };
 
@@ -98,9 +98,14 @@ impl Dialer {
             let life = Life::new();
             let opened = async {
                 for again in [true, false] {
-                    let (link, age) = pool.link(&to).await?;
-                    match session::open(&link, &hello, &life).await {
-                        Err(Failure { lost: true, .. }) if again && age == Age::Used => {}
+                    let link = pool.link(&to).await?;
+                    let opened = tokio::select! {
+                        biased;
+                        opened = session::open(&link, &hello, &life) => opened,
+                        never = pool.suspect(&to, &link, &life) => match never {},
+                    };
+                    match opened {
+                        Err(Failure { lost: true, .. }) if again => {}
                         outcome => return outcome.map_err(|failure| failure.error),
                     }
                 }
@@ -150,13 +155,18 @@ async fn call(
     request.bulk = bulk.len() as u32;
     let repeatable = repeatable(&request);
     let frame = frame::encode(&request).map_err(|error| CallError::Malformed(error.to_string()))?;
+    let frame = [&[Opening::Call(priority).byte()][..], &frame].concat();
     drop(request);
     for again in [true, false] {
-        let (link, age) = pool.link(to).await?;
-        let frame = [&[Opening::Call(priority).byte()][..], &frame].concat();
-        match attempt(&link, priority, &frame, bulk.clone(), life).await {
-            // The server was started again since the connection was last used, or has forgotten it.
-            Err(Failure { lost: true, .. }) if again && repeatable && age == Age::Used => {}
+        let link = pool.link(to).await?;
+        let answer = tokio::select! {
+            biased;
+            answer = attempt(&link, priority, &frame, bulk.clone(), life) => answer,
+            never = pool.suspect(to, &link, life), if repeatable => match never {},
+        };
+        match answer {
+            // The server was started again, or a new connection has replaced this one.
+            Err(Failure { lost: true, .. }) if again && repeatable => {}
             outcome => return outcome.map_err(|failure| failure.error),
         }
     }
@@ -194,7 +204,8 @@ async fn attempt(
         }
         Ok(())
     };
-    let reading = read_answer(&mut receive, life, &link.life);
+    let heard = life.with(&link.life);
+    let reading = read_answer(&mut receive, &heard);
     tokio::pin!(writing, reading);
     let mut written = false;
     loop {
@@ -212,10 +223,8 @@ async fn attempt(
 async fn read_answer(
     receive: &mut quinn::RecvStream,
     life: &Life,
-    link: &Life,
 ) -> Result<(wire::Response, Bytes), Broken> {
     let message = exchange::read_message(receive, life).await?;
-    link.shown();
     let response: wire::Response = frame::decode(message, "answer")?;
     let length = exchange::bulk_length(response.bulk)?;
     let bulk = exchange::read_bytes(receive, length, life).await?;

@@ -21,6 +21,8 @@ pub mod exchange;
 mod life;
 pub mod listener;
 mod pool;
+#[cfg(feature = "testing")]
+pub mod relay;
 mod serve;
 pub mod session;
 pub mod tls;

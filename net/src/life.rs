@@ -9,7 +9,11 @@ use tokio::time::{Instant, sleep_until};
 
 /// The time of the last sign of life, shared by whoever sees one and whoever waits for one.
 #[derive(Clone)]
-pub(crate) struct Life(Arc<Mutex<Instant>>);
+pub(crate) struct Life {
+    last: Arc<Mutex<Instant>>,
+    /// To whom each sign counts too.
+    also: Option<Arc<Mutex<Instant>>>,
+}
 
 /// How often a wait looks at another's life.
 const LOOK: Duration = Duration::from_secs(1);
@@ -17,7 +21,12 @@ const LOOK: Duration = Duration::from_secs(1);
 impl Life {
     /// Alive now.
     pub fn new() -> Life {
-        Life(Arc::new(Mutex::new(Instant::now())))
+        Life { last: Arc::new(Mutex::new(Instant::now())), also: None }
+    }
+
+    /// The same life, whose signs are signs of `other` too.
+    pub fn with(&self, other: &Life) -> Life {
+        Life { last: self.last.clone(), also: Some(other.last.clone()) }
     }
 
     /// A sign was seen.
@@ -27,7 +36,7 @@ impl Life {
 
     /// When the last one was.
     pub fn last(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes every sign of `other` for one of ours, for as long as it is polled.
@@ -39,8 +48,10 @@ impl Life {
     }
 
     fn shown_at(&self, when: Instant) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = (*last).max(when);
+        for life in [Some(&self.last), self.also.as_ref()].into_iter().flatten() {
+            let mut last = life.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = (*last).max(when);
+        }
     }
 
     /// Ends when none was seen for `silence`.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     io,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -27,6 +28,8 @@ use crate::{
 
 /// With a call waiting and no sign of life for so long, we ask whether the port is closed.
 const WORRY: Duration = Duration::from_millis(300);
+/// Without any sign of life for so long, a connection is in doubt. A server that works says so more often.
+const SUSPECT: Duration = Duration::from_secs(3);
 /// With nothing but a session, we ask as rarely as this.
 const GLANCE: Duration = Duration::from_secs(10);
 /// A connection that nobody used for so long is closed.
@@ -43,9 +46,11 @@ pub(crate) struct Pool {
     slots: Mutex<BTreeMap<Target, Slot>>,
 }
 
-enum Slot {
-    Dialing(watch::Receiver<Option<Outcome>>),
-    Up(Arc<Link>),
+/// What there is for one target. A new connection may be on its way beside one that is in doubt.
+#[derive(Default)]
+struct Slot {
+    up: Option<Arc<Link>>,
+    dialing: Option<watch::Receiver<Option<Outcome>>>,
 }
 
 type Outcome = Result<Arc<Link>, CallError>;
@@ -55,6 +60,8 @@ pub(crate) struct Link {
     pub connection: Connection,
     /// Any frame of any call.
     pub life: Life,
+    /// Since when nobody believes that it leads anywhere: until the next sign of life.
+    doubted: Mutex<Option<Instant>>,
     calls: AtomicUsize,
     sessions: AtomicUsize,
 }
@@ -63,13 +70,7 @@ pub(crate) struct Link {
 pub(crate) struct Use {
     link: Arc<Link>,
     session: bool,
-}
-
-/// Whether a connection was there before the call that uses it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Age {
-    Fresh,
-    Used,
+    since: Instant,
 }
 
 impl Pool {
@@ -78,43 +79,69 @@ impl Pool {
         credentials: Option<Credentials>,
         names: Arc<dyn Names>,
     ) -> io::Result<Arc<Pool>> {
-        let endpoint = Mutex::new(endpoint()?);
+        let endpoint = Mutex::new(new_endpoint()?);
         Ok(Arc::new(Pool { endpoint, trust, credentials, names, slots: Mutex::default() }))
     }
 
     /// A connection to the target: the one there is, or a new one. Everybody who asks while it is being
     /// made waits for the same attempt.
-    pub async fn link(self: &Arc<Self>, target: &Target) -> Result<(Arc<Link>, Age), CallError> {
+    pub async fn link(self: &Arc<Self>, target: &Target) -> Outcome {
         let mut outcome = match self.look(target) {
-            Ok(link) => return Ok((link, Age::Used)),
+            Ok(link) => return Ok(link),
             Err(outcome) => outcome,
         };
         match outcome.wait_for(Option::is_some).await {
-            Ok(settled) => settled.clone().expect("waited for").map(|link| (link, Age::Fresh)),
+            Ok(settled) => settled.clone().expect("waited for"),
             Err(_) => Err(CallError::Unreachable("the attempt to connect was given up".into())),
+        }
+    }
+
+    /// For as long as it is polled: when neither the call nor its connection shows life, looks whether a
+    /// new connection does. Our address may have changed unnoticed, a relay may lead elsewhere now, or
+    /// the server has forgotten us. The new connection replaces the old one, whose calls then fail.
+    pub async fn suspect(self: &Arc<Self>, target: &Target, link: &Arc<Link>, life: &Life) -> Infallible {
+        loop {
+            life.silent_for(SUSPECT).await;
+            link.life.silent_for(SUSPECT).await;
+            link.doubt();
+            let _ = self.link(target).await;
+            sleep(SUSPECT).await;
         }
     }
 
     /// The link that is up, or the attempt to make one.
     fn look(self: &Arc<Self>, target: &Target) -> Result<Arc<Link>, watch::Receiver<Option<Outcome>>> {
         let mut slots = self.slots();
-        match slots.get(target) {
-            Some(Slot::Up(link)) if link.connection.close_reason().is_none() => return Ok(link.clone()),
-            Some(Slot::Dialing(outcome)) if outcome.has_changed().is_ok() => return Err(outcome.clone()),
+        let slot = slots.entry(target.clone()).or_default();
+        match (&slot.up, &slot.dialing) {
+            (Some(link), _) if link.usable() => return Ok(link.clone()),
+            (_, Some(outcome)) if outcome.has_changed().is_ok() => return Err(outcome.clone()),
             _ => {}
         }
         let (settle, outcome) = watch::channel(None);
-        slots.insert(target.clone(), Slot::Dialing(outcome.clone()));
+        slot.dialing = Some(outcome.clone());
         let (pool, target) = (self.clone(), target.clone());
         tokio::spawn(async move {
             let made = pool.make(&target).await;
-            match &made {
-                Ok(link) => drop(pool.slots().insert(target, Slot::Up(link.clone()))),
-                Err(_) => drop(pool.slots().remove(&target)),
-            }
+            pool.settle(target, made.as_ref().ok());
             settle.send_replace(Some(made));
         });
         Err(outcome)
+    }
+
+    fn settle(&self, target: Target, made: Option<&Arc<Link>>) {
+        let mut slots = self.slots();
+        let slot = slots.entry(target.clone()).or_default();
+        slot.dialing = None;
+        let Some(link) = made else {
+            if slot.up.as_ref().is_none_or(|link| link.connection.close_reason().is_some()) {
+                slots.remove(&target);
+            }
+            return;
+        };
+        if let Some(old) = slot.up.replace(link.clone()) {
+            old.connection.close(DONE, b"replaced by a new connection");
+        }
     }
 
     async fn make(&self, target: &Target) -> Outcome {
@@ -129,8 +156,16 @@ impl Pool {
             Ok(_) => target.realm.clone(),
             Err(_) => "coda.invalid".to_owned(),
         };
-        let plan = Plan { endpoint: self.live_endpoint(), config, name, reason };
-        let connection = dial::dial(plan, addresses).await?;
+        let endpoint = self.endpoint().clone();
+        let plan = Plan { endpoint, config, name, reason };
+        let connection = match dial::dial(plan.clone(), addresses.clone()).await {
+            Err(error) if error == dial::our_socket_failed() => {
+                let endpoint = new_endpoint().map_err(|error| CallError::Unreachable(error.to_string()))?;
+                *self.endpoint() = endpoint.clone();
+                dial::dial(Plan { endpoint, ..plan }, addresses).await?
+            }
+            outcome => outcome?,
+        };
         match self.identify(target, &connection) {
             Ok(()) => Ok(Link::watched(connection)),
             Err(why) => {
@@ -153,21 +188,10 @@ impl Pool {
 
     /// Moves all connections to a new socket: the host has changed networks.
     pub fn rebind(&self) -> io::Result<()> {
-        self.lock_endpoint().rebind(transport::any_socket()?)
+        self.endpoint().rebind(transport::any_socket()?)
     }
 
-    /// Our end, made again if its socket has failed.
-    fn live_endpoint(&self) -> Endpoint {
-        let mut current = self.lock_endpoint();
-        if current.local_addr().is_err()
-            && let Ok(new) = endpoint()
-        {
-            *current = new;
-        }
-        current.clone()
-    }
-
-    fn lock_endpoint(&self) -> MutexGuard<'_, Endpoint> {
+    fn endpoint(&self) -> MutexGuard<'_, Endpoint> {
         self.endpoint.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -176,7 +200,7 @@ impl Pool {
     }
 }
 
-fn endpoint() -> io::Result<Endpoint> {
+fn new_endpoint() -> io::Result<Endpoint> {
     Endpoint::new(transport::client_end(), None, transport::any_socket()?, Arc::new(TokioRuntime))
 }
 
@@ -185,6 +209,7 @@ impl Link {
         let link = Arc::new(Link {
             connection,
             life: Life::new(),
+            doubted: Mutex::new(None),
             calls: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
         });
@@ -195,7 +220,17 @@ impl Link {
     /// Notes that a call, or a session, uses the link.
     pub fn used(self: &Arc<Self>, session: bool) -> Use {
         self.count(session).fetch_add(1, Ordering::Relaxed);
-        Use { link: self.clone(), session }
+        Use { link: self.clone(), session, since: Instant::now() }
+    }
+
+    /// Whether a new call should use it.
+    fn usable(&self) -> bool {
+        let doubted = *self.doubted.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.connection.close_reason().is_none() && doubted.is_none_or(|since| self.life.last() > since)
+    }
+
+    fn doubt(&self) {
+        *self.doubted.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Instant::now());
     }
 
     fn count(&self, session: bool) -> &AtomicUsize {
@@ -210,6 +245,11 @@ impl Link {
 impl Drop for Use {
     fn drop(&mut self) {
         self.link.count(self.session).fetch_sub(1, Ordering::Relaxed);
+        // A call that was given up, and nothing came on any other: the next one tries a new connection.
+        let silent = self.since.elapsed().min(self.link.life.last().elapsed());
+        if !self.session && silent >= SUSPECT {
+            self.link.doubt();
+        }
     }
 }
 

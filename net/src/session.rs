@@ -56,8 +56,7 @@ pub(crate) async fn open(
     let hello = frame::encode(hello).map_err(Broken::from)?;
     let opening = [&[Opening::Session.byte()][..], &hello].concat();
     exchange::write(&mut send, &opening, Bytes::new(), life).await?;
-    let welcome = exchange::read_message(&mut receive, life).await?;
-    link.life.shown();
+    let welcome = exchange::read_message(&mut receive, &life.with(&link.life)).await?;
     let welcome: wire::Welcome = frame::decode(welcome, "welcome").map_err(Broken::from)?;
     drop(call);
     let (tell, events) = mpsc::channel(WAITING);
