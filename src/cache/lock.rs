@@ -23,7 +23,14 @@ pub struct Locks {
 /// Objects locked until this is dropped.
 #[derive(Debug)]
 pub struct Held {
-    _guards: Vec<OwnedMutexGuard<()>>,
+    guards: Vec<(ObjectId, OwnedMutexGuard<()>)>,
+}
+
+impl Held {
+    /// Unlocks these already.
+    pub fn release(&mut self, ids: &[ObjectId]) {
+        self.guards.retain(|(id, _)| !ids.contains(id));
+    }
 }
 
 impl Locks {
@@ -35,14 +42,14 @@ impl Locks {
         let mut guards = Vec::with_capacity(ids.len());
         for id in ids {
             let lock = self.of(id);
-            guards.push(lock.lock_owned().await);
+            guards.push((id, lock.lock_owned().await));
         }
-        Held { _guards: guards }
+        Held { guards }
     }
 
     /// Locks an object, unless somebody else has.
     pub fn try_hold(&self, id: ObjectId) -> Option<Held> {
-        self.of(id).try_lock_owned().ok().map(|guard| Held { _guards: vec![guard] })
+        self.of(id).try_lock_owned().ok().map(|guard| Held { guards: vec![(id, guard)] })
     }
 
     fn of(&self, id: ObjectId) -> Arc<tokio::sync::Mutex<()>> {

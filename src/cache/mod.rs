@@ -176,6 +176,17 @@ impl Cache {
         self.ground().commit(change, &self.forgets)
     }
 
+    /// Makes a change that is decided over the rows as they are, with nothing in between.
+    pub fn decide<T>(
+        &self,
+        decide: impl FnOnce(&dyn Fn(ObjectId) -> Option<Arc<Row>>) -> (Change, T),
+    ) -> Result<T> {
+        let mut ground = self.ground();
+        let (change, answer) = decide(&|id| ground.row(id).ok().flatten());
+        ground.commit(&change, &self.forgets)?;
+        Ok(answer)
+    }
+
     /// Makes a change that can be undone: `seal` makes the log record, given its place.
     pub fn commit_undoable(
         &self,

@@ -117,6 +117,12 @@ impl Cache {
         ground.table.get(&id).map_or((false, false), |node| (node.valid, node.pins > 0))
     }
 
+    /// Believes whatever is cached of an object.
+    #[cfg(test)]
+    pub fn believe_for_test(&self, id: ObjectId) {
+        self.ground().table.get_mut(&id).expect("it is in memory").valid = true;
+    }
+
     /// Objects of a volume in memory that no promise covers, at most `limit`: to be validated along.
     pub fn suspects(&self, of: ObjectId, limit: usize) -> Vec<ObjectId> {
         let ground = self.ground();

@@ -121,14 +121,14 @@ impl Core {
             self.request_resolve(dir);
             return Ok(());
         }
-        let Some(view) = self.cache.view(dir)? else { return Ok(()) };
-        if view.row.status.past != past {
-            return Ok(());
-        }
-        let mut change = Change::of(Edit::Clear(dir));
-        change.edits.extend(entries.into_iter().map(|entry| Edit::Bind(dir, entry)));
-        change.push(Edit::Put(dir, std::sync::Arc::new(Row { complete: true, ..(*view.row).clone() })));
-        self.cache.commit(&change)
+        self.cache.decide(|rows| {
+            let row = rows(dir).filter(|row| row.status.past == past);
+            let Some(row) = row else { return (Change::default(), ()) };
+            let mut change = Change::of(Edit::Clear(dir));
+            change.edits.extend(entries.into_iter().map(|entry| Edit::Bind(dir, entry)));
+            change.push(Edit::Put(dir, std::sync::Arc::new(Row { complete: true, ..(*row).clone() })));
+            (change, ())
+        })
     }
 
     /// All lines of a directory but `.` and `..`.

@@ -23,6 +23,8 @@ use crate::{
 
 /// Attempts when the members have something else than what is cached.
 const ATTEMPTS: usize = 3;
+/// Attempts when an earlier mutation, on which this one was built, did not come about.
+const AGAIN: usize = 64;
 
 /// An object that is about to be made.
 pub(crate) struct Birth<'a> {
@@ -88,10 +90,14 @@ impl Core {
     where
         F: Future<Output = std::result::Result<T, Failure>>,
     {
-        let mut left = ATTEMPTS;
+        let (mut left, mut again) = (ATTEMPTS, AGAIN);
         loop {
             match attempt().await {
                 Ok(done) => return Ok(done),
+                Err(Failure::Again) if again > 0 => {
+                    again -= 1;
+                    continue;
+                }
                 Err(Failure::Stale(refusal)) if left > 1 => {
                     let blamed = refusal.blame.map_or(of, |fid| ObjectId { realm: of.realm, fid });
                     self.resolve(blamed, Priority::Foreground).await;

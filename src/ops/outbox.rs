@@ -1,14 +1,16 @@
 //! One path for all mutations of a volume: logged and applied here in one transaction, then sent to all
 //! members, then off the log.
 //!
-//! One Apply is under way at a time; what is submitted meanwhile travels in the next one together. The
-//! objects that a mutation touches stay locked until its fate is known, so what undoes it is exact.
+//! One Apply is under way at a time; what is submitted meanwhile travels in the next one together. A
+//! directory is unlocked as soon as the change of one of its names is logged, so the next may be built on
+//! it; all else that a mutation touches stays locked until its fate is known. When one fails, those built
+//! on it are undone before it, last first, and begin again: what undoes them is exact.
 //!
 //! The author is drawn at every start, and again where a mutation's base lacks an earlier one of our own:
 //! a past that names only the last of an author's updates would claim to include the one that is missing.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -56,6 +58,8 @@ struct State {
     /// Left over from an earlier run: sent first.
     left: VecDeque<Pending>,
     queue: VecDeque<Pending>,
+    /// So many of the next are sent one by one, since one of them is refused.
+    single: usize,
     running: bool,
 }
 
@@ -67,9 +71,14 @@ struct Pending {
     /// `own` before this.
     before: Vec<(Fid, Option<u64>)>,
     mark: Mark,
+    /// Somebody may hold it, although nobody said so.
+    maybe: bool,
     _held: Option<Held>,
-    reply: Option<oneshot::Sender<std::result::Result<Dot, Failure>>>,
+    reply: Option<oneshot::Sender<Fate>>,
 }
+
+/// How a mutation ended.
+type Fate = std::result::Result<Dot, Failure>;
 
 /// What a mutation is made with.
 #[derive(Clone, Copy, Debug)]
@@ -105,8 +114,10 @@ impl Seen {
 }
 
 /// Why a mutation is not done. It is undone here.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Failure {
+    /// Something else on which it was built is not done: build it anew.
+    Again,
     /// The members have something else than it was based on: look again.
     Stale(Refusal),
     /// No.
@@ -130,7 +141,7 @@ impl Failure {
     pub fn about(self, what: &str) -> Error {
         match self {
             Failure::Stale(refusal) if refusal.code == Code::Gone => Error::refused(what, &refusal),
-            Failure::Stale(_) | Failure::NoUpload => Error::Busy(what.to_owned()),
+            Failure::Stale(_) | Failure::NoUpload | Failure::Again => Error::Busy(what.to_owned()),
             Failure::Refused(refusal) => Error::refused(what, &refusal),
             Failure::Away => Error::Disconnected(what.to_owned()),
             Failure::Here(error) => error,
@@ -188,16 +199,22 @@ impl Core {
         answer.await.unwrap_or_else(|_| Err(Failure::Here(Error::Busy(of.fid.to_string()))))
     }
 
-    #[allow(clippy::type_complexity)]
     fn enqueue(
         &self,
         outbox: &Arc<Outbox>,
-        held: Held,
+        mut held: Held,
         bases: Vec<Seen>,
         exclusive: bool,
         make: impl FnOnce(&Stamp) -> (Op, Change),
-    ) -> Result<oneshot::Receiver<std::result::Result<Dot, Failure>>> {
+    ) -> std::result::Result<oneshot::Receiver<Fate>, Failure> {
         let mut state = locked(&outbox.state);
+        for seen in bases.iter().filter(|seen| seen.fid.is_directory()) {
+            // What it was built on may have been undone since it was looked at.
+            let now = self.cache.view(ObjectId { realm: outbox.realm, fid: seen.fid })?;
+            if now.is_none_or(|now| now.row.status.past != seen.past) {
+                return Err(Failure::Again);
+            }
+        }
         let (author, is_new) = state.author(&bases, || self.env.random());
         state.seq += 1;
         let count = state.count + 1;
@@ -232,9 +249,20 @@ impl Core {
             self.cache.pin(ObjectId { realm, fid: *fid })?;
         }
         let mark = self.cache.mark(realm);
+        let parents = parents(&record.op);
+        held.release(&parents.map(|fid| ObjectId { realm, fid }));
         let (reply, answer) = oneshot::channel();
-        let pending =
-            Pending { log, record, exclusive, undo, before, mark, _held: Some(held), reply: Some(reply) };
+        let pending = Pending {
+            log,
+            record,
+            exclusive,
+            undo,
+            before,
+            mark,
+            maybe: false,
+            _held: Some(held),
+            reply: Some(reply),
+        };
         state.queue.push_back(pending);
         self.run(outbox, &mut state);
         Ok(answer)
@@ -253,7 +281,9 @@ impl Core {
             let (batch, is_left) = {
                 let mut state = locked(&outbox.state);
                 let is_left = !state.left.is_empty();
-                let batch = take_batch(if is_left { &mut state.left } else { &mut state.queue });
+                let alone = state.single > 0;
+                state.single = state.single.saturating_sub(1);
+                let batch = take_batch(if is_left { &mut state.left } else { &mut state.queue }, alone);
                 if batch.is_empty() {
                     state.running = false;
                     return;
@@ -268,7 +298,7 @@ impl Core {
                     away.into_iter().rev().for_each(|pending| state.left.push_front(pending));
                     state.queue.drain(..).collect()
                 };
-                waiting.into_iter().for_each(|pending| self.fail(outbox, pending, Failure::Away, false));
+                self.fail(outbox, waiting, Failure::Away);
                 let mut state = locked(&outbox.state);
                 if state.queue.is_empty() {
                     state.running = false;
@@ -279,34 +309,35 @@ impl Core {
     }
 
     /// Sends a batch. Answers those left from an earlier run for which nobody answered.
-    async fn send(&self, outbox: &Arc<Outbox>, batch: Vec<Pending>) -> Vec<Pending> {
+    async fn send(&self, outbox: &Arc<Outbox>, mut batch: Vec<Pending>) -> Vec<Pending> {
         let root = ObjectId { realm: outbox.realm, fid: Fid::root(outbox.volume) };
         let (mut pauses, mut groups) = (0, 0);
-        let mut maybe = false;
         loop {
             let (realm, group) = match self.group(root).await {
                 Ok(found) => found,
-                Err(error) if super::is_disconnected(&error) => {
-                    return self.away(outbox, batch, maybe);
-                }
+                Err(error) if super::is_disconnected(&error) => return self.away(outbox, batch),
                 Err(error) => {
-                    let fail = |pending| self.fail(outbox, pending, Failure::Here(error.clone()), maybe);
-                    batch.into_iter().for_each(fail);
+                    self.fail(outbox, batch, Failure::Here(error));
                     return Vec::new();
                 }
             };
             let answers = self.apply(&realm, &group, &batch).await;
-            maybe |= answers.iter().any(|(_, said)| *said == Said::Silent);
+            let silent = answers.iter().any(|(_, said)| *said == Said::Silent);
+            batch.iter_mut().for_each(|pending| pending.maybe |= silent);
             let refused = answers.iter().any(|(_, said)| matches!(said, Said::Refused(_)));
             if batch.len() > 1 && refused {
                 // All or nothing: find out one by one which of them it is.
-                let mut away = Vec::new();
-                for pending in batch {
-                    away.extend(Box::pin(self.send(outbox, vec![pending])).await);
+                let mut state = locked(&outbox.state);
+                state.single = batch.len();
+                for pending in batch.into_iter().rev() {
+                    match pending.reply.is_some() {
+                        true => state.queue.push_front(pending),
+                        false => state.left.push_front(pending),
+                    }
                 }
-                return away;
+                return Vec::new();
             }
-            let fate = match verdict(&answers) {
+            let failure = match verdict(&answers) {
                 Verdict::Done { missed, everywhere } => {
                     self.done(outbox, batch, answers, &missed, everywhere);
                     return Vec::new();
@@ -321,18 +352,13 @@ impl Core {
                     pauses += 1;
                     continue;
                 }
-                Verdict::Away => return self.away(outbox, batch, maybe),
-                fate => fate,
+                Verdict::Away => return self.away(outbox, batch),
+                Verdict::Stale(refusal) => Failure::Stale(refusal),
+                Verdict::Refused(refusal) => Failure::Refused(refusal),
+                Verdict::NoUpload => Failure::NoUpload,
+                _ => Failure::Refused(Refusal::new(Code::Busy, "the servers are busy")),
             };
-            for pending in batch {
-                let failure = match &fate {
-                    Verdict::Stale(refusal) => Failure::Stale(refusal.clone()),
-                    Verdict::Refused(refusal) => Failure::Refused(refusal.clone()),
-                    Verdict::NoUpload => Failure::NoUpload,
-                    _ => Failure::Refused(Refusal::new(Code::Busy, "the servers are busy")),
-                };
-                self.fail(outbox, pending, failure, maybe);
-            }
+            self.fail(outbox, batch, failure);
             return Vec::new();
         }
     }
@@ -352,9 +378,9 @@ impl Core {
     }
 
     /// Nobody answered: what is new fails, what is left from an earlier run is kept.
-    fn away(&self, outbox: &Arc<Outbox>, batch: Vec<Pending>, maybe: bool) -> Vec<Pending> {
+    fn away(&self, outbox: &Arc<Outbox>, batch: Vec<Pending>) -> Vec<Pending> {
         let (new, left): (Vec<_>, Vec<_>) = batch.into_iter().partition(|pending| pending.reply.is_some());
-        new.into_iter().for_each(|pending| self.fail(outbox, pending, Failure::Away, maybe));
+        self.fail(outbox, new, Failure::Away);
         left
     }
 
@@ -378,40 +404,50 @@ impl Core {
                 statuses.into_iter().for_each(|status| shown.entry(status.fid).or_default().push(status));
             }
         }
-        let mut change = Change::default();
-        let mut valid = Vec::new();
-        let mut doubted = Vec::new();
+        // What each object includes after the last record of the batch that touches it.
+        let mut expected: BTreeMap<Fid, (Past, Mark)> = BTreeMap::new();
         for pending in &batch {
-            change.push(Edit::Unlog(pending.log));
             for fid in pending.record.op.touches() {
-                let id = ObjectId { realm: outbox.realm, fid };
-                let Ok(Some(view)) = self.cache.view(id) else { continue };
-                let statuses = shown.get(&fid).map(Vec::as_slice).unwrap_or_default();
-                let mine = &view.row.status.past;
-                if view.gone {
-                    continue;
-                }
-                if let Some(file) = &view.open {
+                let mut past = pending.record.base(fid);
+                past.add(pending.record.dot);
+                expected.insert(fid, (past, pending.mark));
+                let view = self.cache.view(ObjectId { realm: outbox.realm, fid });
+                if let Ok(Some(file)) = view.map(|view| view.and_then(|view| view.open)) {
                     // Contents written over this one include our own update, whatever others did since.
                     file.state().seen.add(pending.record.dot);
                 }
-                if let Some(status) = statuses.iter().find(|status| status.past == *mine) {
-                    let row = Row { status: status.clone(), ..(*view.row).clone() };
-                    change.push(Edit::Put(id, Arc::new(row)));
-                }
-                let same = statuses.len() == members && statuses.iter().all(|status| status.past == *mine);
-                let promised = statuses.iter().all(|status| status.promised);
-                match same && promised && !lagging {
-                    true => valid.push((id, pending.mark)),
-                    false => doubted.push(id),
-                }
-                if lagging {
-                    self.request_resolve(id);
-                }
             }
         }
-        if let Err(error) = self.cache.commit(&change) {
+        let (mut valid, mut doubted) = (Vec::new(), Vec::new());
+        let committed = self.cache.decide(|rows| {
+            let mut change = Change::default();
+            change.edits.extend(batch.iter().map(|pending| Edit::Unlog(pending.log)));
+            for (fid, (past, mark)) in &expected {
+                let id = ObjectId { realm: outbox.realm, fid: *fid };
+                let Some(row) = rows(id) else { continue };
+                let statuses = shown.get(fid).map(Vec::as_slice).unwrap_or_default();
+                let is_last = row.status.past == *past;
+                if let Some(status) = statuses.iter().find(|status| status.past == *past)
+                    && is_last
+                {
+                    change.push(Edit::Put(id, Arc::new(Row { status: status.clone(), ..(*row).clone() })));
+                }
+                let same = statuses.len() == members && statuses.iter().all(|status| status.past == *past);
+                let promised = statuses.iter().all(|status| status.promised);
+                match same && promised && !lagging {
+                    true if is_last => valid.push((id, *mark)),
+                    // More of ours is on its way, and will say.
+                    true => {}
+                    false => doubted.push(id),
+                }
+            }
+            (change, ())
+        });
+        if let Err(error) = committed {
             tracing::error!(%error, "sent records could not be taken off the log; they will be sent again");
+        }
+        if lagging {
+            expected.keys().for_each(|fid| self.request_resolve(ObjectId { realm: outbox.realm, fid: *fid }));
         }
         for (id, mark) in valid {
             if !matches!(self.cache.believe(id, mark), Ok(true)) {
@@ -446,37 +482,62 @@ impl Core {
         }
     }
 
-    /// Nobody holds the record: the cache goes back. `maybe`: somebody may hold it all the same, so this
-    /// author counts it as written.
-    fn fail(&self, outbox: &Outbox, pending: Pending, failure: Failure, maybe: bool) {
-        let Pending { log, record, undo, before, _held, reply, .. } = pending;
-        if reply.is_none() {
-            return self.drop_left(outbox, log, record, &failure);
+    /// Nobody holds the records: the cache goes back, and what was built on them begins again.
+    fn fail(&self, outbox: &Outbox, failed: Vec<Pending>, failure: Failure) {
+        let (new, left): (Vec<_>, Vec<_>) = failed.into_iter().partition(|pending| pending.reply.is_some());
+        for pending in left {
+            self.drop_left(outbox, pending.log, pending.record, &failure);
         }
-        if !maybe {
-            let mut state = locked(&outbox.state);
-            if state.author == Some(record.dot.author) {
-                for (fid, seq) in before {
-                    match seq {
-                        Some(seq) => state.own.insert(fid, seq),
-                        None => state.own.remove(&fid),
-                    };
+        // Under the lock: nothing may be built on what is half undone.
+        let mut state = locked(&outbox.state);
+        let mut touched: BTreeSet<Fid> = new.iter().flat_map(|pending| pending.record.op.touches()).collect();
+        let (mut built_on, mut rest) = (Vec::new(), VecDeque::new());
+        for pending in std::mem::take(&mut state.queue) {
+            let touches = pending.record.op.touches();
+            match touches.iter().any(|fid| touched.contains(fid)) {
+                true => {
+                    touched.extend(touches);
+                    built_on.push(pending);
                 }
+                false => rest.push_back(pending),
             }
         }
-        let mut change = undo.clone();
-        change.push(Edit::Unlog(log));
+        state.queue = rest;
+        let again = built_on.into_iter().rev().map(|pending| (pending, Failure::Again));
+        let mut replies = Vec::new();
+        for (pending, failure) in again.chain(new.into_iter().rev().map(|p| (p, failure.clone()))) {
+            self.undo(outbox, &mut state, &pending);
+            replies.push((pending, failure));
+        }
+        drop(state);
+        for (pending, failure) in replies {
+            drop(pending._held);
+            if let Some(reply) = pending.reply {
+                let _ = reply.send(Err(failure));
+            }
+        }
+    }
+
+    /// Takes the cache back to before a mutation. One that somebody may hold all the same is counted as
+    /// written by this author.
+    fn undo(&self, outbox: &Outbox, state: &mut State, pending: &Pending) {
+        if !pending.maybe && state.author == Some(pending.record.dot.author) {
+            for (fid, seq) in &pending.before {
+                match seq {
+                    Some(seq) => state.own.insert(*fid, *seq),
+                    None => state.own.remove(fid),
+                };
+            }
+        }
+        let mut change = pending.undo.clone();
+        change.push(Edit::Unlog(pending.log));
         if let Err(error) = self.cache.commit(&change) {
             tracing::error!(%error, "a mutation that failed could not be undone");
         }
-        for fid in record.op.touches() {
+        for fid in pending.record.op.touches() {
             let _ = self.cache.demote(ObjectId { realm: outbox.realm, fid });
         }
-        self.settle(outbox, &record, &undo);
-        drop(_held);
-        if let Some(reply) = reply {
-            let _ = reply.send(Err(failure));
-        }
+        self.settle(outbox, &pending.record, &pending.undo);
     }
 
     /// The members refuse what an earlier run left, and nobody waits for it: what it touched is fetched
@@ -536,6 +597,7 @@ impl Core {
                 undo: Change::default(),
                 before: Vec::new(),
                 mark: self.cache.mark(row.realm),
+                maybe: true,
                 _held: None,
                 reply: None,
             };
@@ -568,13 +630,33 @@ impl Core {
     }
 }
 
+/// The directories whose names an operation changes.
+fn parents(op: &Op) -> [Fid; 2] {
+    match op {
+        Op::Create { parent, .. }
+        | Op::MakeDir { parent, .. }
+        | Op::Symlink { parent, .. }
+        | Op::Link { parent, .. }
+        | Op::Remove { parent, .. }
+        | Op::RemoveDir { parent, .. } => [*parent; 2],
+        Op::Rename { from, to, .. } => [*from, *to],
+        // The object itself stays locked: no such volume.
+        Op::Store { fid, .. }
+        | Op::SetAttr { fid, .. }
+        | Op::SetXattr { fid, .. }
+        | Op::SetAcl { fid, .. }
+        | Op::SetQuota { fid, .. } => [Fid { vnode: 0, ..*fid }; 2],
+    }
+}
+
 /// As many as fit into one Apply.
-fn take_batch(queue: &mut VecDeque<Pending>) -> Vec<Pending> {
+fn take_batch(queue: &mut VecDeque<Pending>, alone: bool) -> Vec<Pending> {
     let mut batch = Vec::new();
     let mut bytes = 0;
     while let Some(next) = queue.front() {
         bytes += prost::Message::encoded_len(&wire::Record::from(&next.record)) + 8;
-        if !batch.is_empty() && (bytes > APPLY_BYTES / 2 || batch.len() == APPLY_RECORDS) {
+        let full = bytes > APPLY_BYTES / 2 || batch.len() == APPLY_RECORDS;
+        if !batch.is_empty() && (full || alone) {
             break;
         }
         batch.extend(queue.pop_front());

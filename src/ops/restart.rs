@@ -30,13 +30,17 @@ impl Core {
             match (contents, shown) {
                 (Ok(contents), Some(shown)) => contents == shown && data.dot == row.shown(),
                 (Ok((length, _)), None) => length == 0,
-                // Nothing is left to be kept.
-                (Err(_), _) => true,
+                (Err(_), _) => false,
             }
         });
         let kept = match row.data {
             Some(data) if !stored => {
-                self.spool(id, data.container);
+                let length = self.cache.containers.open(data.container).and_then(|c| c.length());
+                match length {
+                    // Nothing is there to be kept.
+                    Ok(0) | Err(_) => self.cache.containers.remove(data.container).unwrap_or_default(),
+                    Ok(_) => self.spool(id, data.container),
+                }
                 None
             }
             data => data,

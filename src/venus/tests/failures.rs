@@ -194,3 +194,43 @@ async fn a_name_that_no_realm_has_is_refused_at_once() {
     ));
     assert!(world.calls.lock().unwrap().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_names_made_at_once_only_the_refused_one_fails() {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    a.ls("").await.unwrap();
+    let root = a.stat("").await.unwrap().id;
+    b.mkdir("d07").await.unwrap();
+    // Its break is not heard: what is cached says that the name is free.
+    a.venus.core.cache.believe_for_test(root);
+    let names: Vec<String> = (0..20).map(|n| format!("d{n:02}")).collect();
+    let made =
+        futures::future::join_all(names.iter().map(|n| a.venus.mkdir(ME, root, n.as_bytes(), 0o755))).await;
+    let failed: Vec<_> = (0..20).filter(|n| made[*n].is_err()).collect();
+    assert_eq!(failed, [7], "{made:?}");
+    assert_eq!(a.ls("").await.unwrap().len(), 21);
+    assert_eq!(b.ls("").await.unwrap().len(), 21);
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_made_at_once_are_all_undone_where_nobody_answers() {
+    let world = World::new(2);
+    let a = world.client("a");
+    a.ls("").await.unwrap();
+    let root = a.stat("").await.unwrap().id;
+    world.weather(1, Weather::Hung);
+    world.weather(2, Weather::Hung);
+    let names: Vec<String> = (0..20).map(|n| format!("d{n:02}")).collect();
+    let made =
+        futures::future::join_all(names.iter().map(|n| a.venus.mkdir(ME, root, n.as_bytes(), 0o755))).await;
+    assert!(made.iter().all(|made| matches!(made, Err(Error::Disconnected(_)))), "{made:?}");
+    assert_eq!(a.ls("").await.unwrap(), ["home"]);
+    world.weather(1, Weather::Fine);
+    world.weather(2, Weather::Fine);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    a.mkdir("d").await.unwrap();
+    let b = world.client("b");
+    assert_eq!(a.ls("").await.unwrap(), ["d", "home"]);
+    assert_eq!(b.ls("").await.unwrap(), ["d", "home"]);
+}

@@ -238,3 +238,19 @@ async fn objects_leave_leaf_first_and_come_back() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn names_made_at_once_in_one_directory_travel_together() {
+    let world = World::new(2);
+    let a = world.client("a");
+    a.ls("").await.unwrap();
+    world.calls.lock().unwrap().clear();
+    let names: Vec<String> = (0..50).map(|n| format!("d{n:02}")).collect();
+    let made = futures::future::join_all(names.iter().map(|name| a.mkdir(name))).await;
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+    let applies = world.counted("apply");
+    assert!(applies <= 10, "{applies} calls for 50 directories");
+    let b = world.client("b");
+    assert_eq!(a.ls("").await.unwrap().len(), 51);
+    assert_eq!(b.ls("").await.unwrap().len(), 51);
+}
