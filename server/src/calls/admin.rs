@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use coda_proto::{
-    Code, Refusal, ServerId,
+    Code, Refusal, ServerId, VolumeId,
     service::Identity,
     wire::{self, admin::Body as Ask, request, response::Body},
 };
@@ -26,7 +26,8 @@ impl Server {
             (Identity::Client, _) => {
                 return Err(Refusal::new(Code::Access, "needs the realm's admin key"));
             }
-            (Identity::Server(_), Ask::GetConfig(_) | Ask::Configure(_)) | (Identity::Admin, _) => {}
+            (Identity::Server(_), Ask::GetConfig(_) | Ask::Configure(_) | Ask::MemberJoined(_))
+            | (Identity::Admin, _) => {}
             (Identity::Server(_), _) => {
                 return Err(Refusal::new(Code::Access, "only administrators may"));
             }
@@ -40,6 +41,10 @@ impl Server {
                 self.configure(configure.config)?;
                 answer(wire::AdminAnswer::default())
             }
+            Ask::MemberJoined(joined) => match caller.who {
+                Identity::Server(member) => self.activate(VolumeId(joined.volume), member).await,
+                _ => Err(Refusal::new(Code::Access, "only the member itself can say so")),
+            },
             Ask::ListVolumes(_) => {
                 let volumes = self.realm().volumes.values().map(|volume| volume.info.clone()).collect();
                 answer(wire::AdminAnswer { volumes, ..Default::default() })
@@ -66,7 +71,7 @@ impl Server {
     }
 
     /// Changes one volume of the realm, here and everywhere.
-    async fn change(&self, f: impl FnOnce(&mut Realm) -> Result<coda_proto::VolumeId, Refusal>) -> Answer {
+    async fn change(&self, f: impl FnOnce(&mut Realm) -> Result<VolumeId, Refusal>) -> Answer {
         let _one_at_a_time = self.changing().lock().await;
         let mut realm = (*self.at_the_scm()?).clone();
         let id = f(&mut realm)?;
@@ -75,6 +80,15 @@ impl Server {
         self.adopt(realm)?;
         let text = self.publish().await;
         answer(wire::AdminAnswer { text, volumes, ..Default::default() })
+    }
+
+    /// A member has met the others: from now on it is asked for contents.
+    pub(crate) async fn activate(&self, id: VolumeId, member: ServerId) -> Answer {
+        let activate = |realm: &mut Realm| match change::activate(realm, id, member) {
+            true => Ok(id),
+            false => Err(Refusal::new(Code::Exists, format!("no member of {id} is joining on {member}"))),
+        };
+        self.change(activate).await
     }
 
     async fn load_location(&self, files: &wire::LoadLocation) -> Answer {
@@ -224,7 +238,7 @@ impl Server {
             text +=
                 &format!("  slot {} = {:08x} on {name}, {}\n", member.slot, member.replica, state(member));
         }
-        if let Ok(volume) = self.volume(coda_proto::VolumeId(info.id)) {
+        if let Ok(volume) = self.volume(VolumeId(info.id)) {
             text += &volume.read(|view| {
                 let row = view.volume_row()?;
                 let root = view.head(coda_proto::Fid::root(view.volume))?;

@@ -35,6 +35,7 @@ use tokio::{
 };
 
 use crate::{server::Server, volume::Volume};
+use exchange::Failure;
 use schedule::Schedule;
 
 /// Silence of a peer after which a meeting is broken off.
@@ -42,6 +43,9 @@ const SILENCE: Duration = Duration::from_secs(15);
 
 /// How long a replica that has yet to meet its peers waits before it looks for them again.
 const NOT_JOINED: Duration = Duration::from_secs(1);
+
+/// How long it waits before it tells the SCM again that it has met them.
+const LATER: Duration = Duration::from_secs(10);
 
 /// When a volume's replica meets its peers.
 pub(crate) struct Meetings {
@@ -129,6 +133,34 @@ pub(crate) async fn attend(server: Weak<Server>, volume: Weak<Volume>) {
 }
 
 impl Server {
+    /// A member that was added tells the SCM when it has met the others, so that clients ask it for
+    /// contents. Answers whether there is nothing (more) to tell.
+    async fn tell_that_we_joined(&self, id: VolumeId) -> bool {
+        let realm = self.realm();
+        let joining = i32::from(wire::MemberState::MemberJoining);
+        if realm.replica_at(id, self.id()).is_none_or(|member| member.state != joining) {
+            return true;
+        }
+        let told = match realm.servers.get(&realm.scm) {
+            _ if realm.scm == self.id() => {
+                self.activate(id, self.id()).await.map_err(Failure::from).map(drop)
+            }
+            Some(scm) => {
+                let joined = wire::admin::Body::MemberJoined(wire::MemberJoined { volume: id.0 });
+                let admin = wire::Admin { body: Some(joined) };
+                self.ask_peer(scm, wire::request::Body::Admin(admin)).await.map(drop)
+            }
+            None => return false,
+        };
+        match told {
+            Ok(()) => true,
+            Err(why) => {
+                tracing::info!(volume = %id, %why, "the SCM does not know yet that this member has joined");
+                false
+            }
+        }
+    }
+
     /// Whether a volume has other members.
     pub(crate) fn has_peers(&self, id: VolumeId) -> bool {
         self.realm().volumes.get(&id).is_some_and(|volume| volume.info.members.len() > 1)
@@ -147,7 +179,8 @@ impl Server {
         }
         let next = volume.meetings.schedule(|s| s.next(peers.keys().copied(), Instant::now()));
         match self.begin_if_new(volume).await {
-            Ok(true) => next,
+            Ok(true) if self.tell_that_we_joined(volume.id).await => next,
+            Ok(true) => next.min(Instant::now() + LATER),
             Ok(false) => next.min(Instant::now() + NOT_JOINED),
             Err(why) => {
                 tracing::debug!(volume = %volume.id, %why, "not every member can be asked");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use coda_proto::{
     Code, Fid, Op, Record, ServerId,
-    wire::{request, response::Body},
+    wire::{self, request, response::Body},
 };
 use network::Cluster;
 use world::{Client, code, store_inline, store_uploaded};
@@ -127,9 +127,7 @@ async fn a_member_with_a_new_disk_serves_nothing_until_it_has_met_the_others() {
     cluster.cut_off(3);
     cluster.start(ServerId(3));
     let mut three = client(&cluster, 3);
-    let ask = || {
-        request::Body::GetAttr(coda_proto::wire::GetAttr { volume: cluster.home.0, fids: vec![root.into()] })
-    };
+    let ask = || request::Body::GetAttr(wire::GetAttr { volume: cluster.home.0, fids: vec![root.into()] });
     assert_eq!(code(three.call(ask()).await), Code::NotJoined);
     cluster.heal();
     cluster.settle(SOON).await;
@@ -151,15 +149,36 @@ async fn a_volume_that_no_member_has_a_history_of_begins_when_all_of_them_say_so
     tokio::time::sleep(PAUSE).await;
     let (mut one, three) = (client(&cluster, 1), client(&cluster, 3));
     let root = one.root();
-    let ask = || {
-        request::Body::GetAttr(coda_proto::wire::GetAttr { volume: cluster.home.0, fids: vec![root.into()] })
-    };
+    let ask = || request::Body::GetAttr(wire::GetAttr { volume: cluster.home.0, fids: vec![root.into()] });
     assert_eq!(code(one.call(ask()).await), Code::NotJoined, "one member might know more");
     cluster.heal();
     tokio::time::sleep(SOON).await;
     one.mkdir(root, "d").await.unwrap();
     cluster.settle(SOON).await;
     assert_eq!(three.names(root).await, ["d"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_added_joins_and_is_active_then() {
+    let mut cluster = Cluster::new(2);
+    let mut one = client(&cluster, 1);
+    for name in ["a", "b"] {
+        let fid = one.create(one.root(), name).await.unwrap();
+        one.store(fid, name.as_bytes()).await.unwrap();
+    }
+    cluster.add_server(3);
+    one.who = coda_proto::service::Identity::Admin;
+    let add = wire::AddReplica { volume: "home".into(), server: 3 };
+    let admin = wire::Admin { body: Some(wire::admin::Body::AddReplica(add)) };
+    one.call(request::Body::Admin(admin)).await.unwrap();
+    cluster.settle(SOON).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for id in 1..=3 {
+        let realm = cluster.server(id).realm();
+        let state = realm.replica_at(cluster.home, ServerId(3)).unwrap().state;
+        assert_eq!(state, i32::from(wire::MemberState::MemberActive), "as server {id} knows it");
+    }
+    assert_eq!(cluster.state(3).await.len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,7 +189,7 @@ async fn a_client_that_asks_has_all_members_equal_at_once() {
     let root = one.root();
     one.mkdir(root, "one").await.unwrap();
     two.mkdir(root, "two").await.unwrap();
-    let resolve = coda_proto::wire::Resolve { fid: Some(root.into()) };
+    let resolve = wire::Resolve { fid: Some(root.into()) };
     let Body::Resolved(resolved) = one.call(request::Body::Resolve(resolve)).await.unwrap() else { panic!() };
     assert!(resolved.complete && resolved.changed > 0);
     assert_eq!(cluster.difference().await, None);

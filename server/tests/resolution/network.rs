@@ -103,6 +103,19 @@ impl Cluster {
         cluster
     }
 
+    /// A further server of the realm, without a replica of anything.
+    pub fn add_server(&mut self, id: u8) {
+        self.realm.config += 1;
+        self.realm.servers.insert(ServerId(id), server_info(id.into()));
+        for old in self.ids() {
+            self.server(old.0).adopt(self.realm.clone()).unwrap();
+        }
+        let dir = tempfile::tempdir().unwrap();
+        setup::create(dir.path(), ServerId(id), &self.realm, &[], Durability::Process, 0).unwrap();
+        self.dirs.insert(ServerId(id), dir);
+        self.start(ServerId(id));
+    }
+
     pub fn ids(&self) -> Vec<ServerId> {
         self.dirs.keys().copied().collect()
     }
