@@ -182,13 +182,17 @@ impl Model {
         let changes: Vec<&Operation> = self
             .operations
             .iter()
-            .filter(|op| op.outcome != Outcome::Refused && names.iter().any(|name| op.effects.contains_key(*name)))
+            .filter(|op| {
+                op.outcome != Outcome::Refused && names.iter().any(|name| op.effects.contains_key(*name))
+            })
             .collect();
         changes.iter().enumerate().any(|(at, one)| {
             changes[at + 1..].iter().any(|other| {
                 let overlap = one.end().is_none_or(|end| other.begun <= end)
                     && other.end().is_none_or(|end| one.begun <= end);
-                overlap && one.client != other.client && one.effects.keys().any(|name| other.effects.contains_key(name))
+                overlap
+                    && one.client != other.client
+                    && one.effects.keys().any(|name| other.effects.contains_key(name))
             })
         })
     }
