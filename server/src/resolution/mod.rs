@@ -172,8 +172,10 @@ impl Server {
         let due = volume.meetings.schedule(|s| s.due(peers.keys().copied(), Instant::now()));
         for peer in &due {
             let met = self.meet_with(volume, &peers[peer]).await;
-            if let Err(why) = &met {
-                tracing::debug!(volume = %volume.id, %peer, %why, "a meeting failed");
+            match &met {
+                // The network between us may have come back, without either of us having been away.
+                Ok(_) => self.sessions().peer_heard(*peer),
+                Err(why) => tracing::debug!(volume = %volume.id, %peer, %why, "a meeting failed"),
             }
             volume.meetings.schedule(|schedule| schedule.met(*peer, met.is_ok(), Instant::now()));
         }
