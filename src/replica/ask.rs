@@ -3,7 +3,7 @@
 //! Reads go to one member and, when it is slow, to another too. Mutations go to every member that is not
 //! dead and wait for each: what a dead one missed is resolution's work.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use coda_proto::{Code, Dot, Refusal, ServerId, wire};
@@ -155,8 +155,17 @@ impl Peers {
     pub async fn ask_first_then_all(&self, realm: &str, group: &Group, body: Body, bulk: Bytes) -> Vec<Told> {
         let mut told = Vec::new();
         let mut rest = self.callable(realm, group.writable().collect()).into_iter();
-        for first in rest.by_ref() {
-            let answer = self.ask_server(&first, body.clone(), bulk.clone(), Priority::Foreground).await;
+        while let Some(first) = rest.next() {
+            let ask = self.ask_server(&first, body.clone(), bulk.clone(), Priority::Foreground);
+            let mut ask = pin!(ask);
+            let answer = match timeout(first.grace(), &mut ask).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    // Whoever has stopped too is found out meanwhile, not one after the other.
+                    rest.as_slice().iter().for_each(|server| self.probe_aside(server));
+                    ask.await
+                }
+            };
             let decided = matches!(answer, Ok(_) | Err(AskError::Refused(_)));
             let refused = answer.is_err();
             told.push((first.id, answer));
@@ -280,6 +289,16 @@ impl Peers {
                 return;
             }
         }
+    }
+
+    /// Finds out in the background whether a server lives.
+    fn probe_aside(&self, server: &Arc<Server>) {
+        let (Some(me), server) = (self.me.upgrade(), server.clone()) else { return };
+        self.env.spawn(Box::pin(async move {
+            let request = wire::Request { body: Some(Body::Probe(wire::Probe {})), ..Default::default() };
+            // The call takes care of what its end says.
+            let _ = me.call(&server, request, Bytes::new(), Priority::Foreground).await;
+        }));
     }
 
     /// Learns from a refusal that what we believe of the volume is out of date.

@@ -162,17 +162,22 @@ fn take_up(
     opened: Result<Session, CallError>,
 ) -> Option<Box<dyn SessionStream>> {
     let failed = |error: AskError| {
-        publish(peers, server, opening, SessionState::Failed(opening, error));
+        if publish(server, opening, SessionState::Failed(opening, error)) && resume.session != 0 {
+            peers.tell(PeerEvent::Lost { realm: server.realm.to_string(), server: server.id });
+        }
         None
     };
     let (welcome, stream) = match opened {
         Ok(session) => session,
         Err(error) => {
-            // Waiting callers are told why before the death of the server ends their wait.
             let outcome = fact(&Err::<(), _>(error.clone()));
-            let nothing = failed(error.into());
+            if outcome == Fact::Answered {
+                return failed(error.into());
+            }
+            // Waiting callers are told why before the death of the server ends their wait.
+            publish(server, opening, SessionState::Failed(opening, error.into()));
             peers.learnt(server, outcome);
-            return nothing;
+            return None;
         }
     };
     peers.learnt(server, Fact::Answered);
@@ -193,18 +198,15 @@ fn take_up(
         *resume = Resume { session: welcome.session, last_seq: 0 };
     }
     peers.config_is(&server.realm, welcome.config);
-    publish(peers, server, opening, SessionState::Open(opening, welcome.session)).then_some(stream)
+    publish(server, opening, SessionState::Open(opening, welcome.session)).then_some(stream)
 }
 
-/// Sets the session's state, if the session is still ours. An open one that fails takes its promises along.
-fn publish(peers: &Peers, server: &Server, opening: u64, next: SessionState) -> bool {
+/// Sets the session's state, if the session is still ours.
+fn publish(server: &Server, opening: u64, next: SessionState) -> bool {
     let mut ours = false;
     server.session.send_if_modified(|state| {
         ours = state.opening() == Some(opening);
         if ours {
-            if matches!((&*state, &next), (SessionState::Open(..), SessionState::Failed(..))) {
-                peers.tell(PeerEvent::Lost { realm: server.realm.to_string(), server: server.id });
-            }
             *state = next;
         }
         ours

@@ -3,4 +3,5 @@
 mod coherence;
 mod failures;
 mod files;
+mod stalls;
 mod world;
