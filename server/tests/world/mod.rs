@@ -5,7 +5,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -100,13 +100,14 @@ pub struct Client {
     pub server: Arc<Server>,
     pub who: Identity,
     pub session: u64,
-    pub events: Option<Box<dyn EventSource>>,
+    /// In a mutex only so that a client may be shared between tasks.
+    pub events: Mutex<Option<Box<dyn EventSource>>>,
     pub author: Author,
     pub volume: VolumeId,
     pub epoch: u64,
-    seq: u64,
-    vnode: u32,
-    instance: u8,
+    pub seq: u64,
+    pub vnode: u32,
+    pub instance: u8,
 }
 
 impl Client {
@@ -117,7 +118,7 @@ impl Client {
             server: server.clone(),
             who: Identity::Client,
             session: 0,
-            events: None,
+            events: Mutex::new(None),
             author,
             volume,
             epoch: 1,
@@ -148,7 +149,7 @@ impl Client {
             },
         );
         assert_eq!(welcome.refusal, None);
-        (self.session, self.events) = (welcome.session, events);
+        (self.session, self.events) = (welcome.session, Mutex::new(events));
         welcome.resumed
     }
 
@@ -313,10 +314,25 @@ impl Client {
         }
     }
 
+    pub fn events(&mut self) -> &mut Box<dyn EventSource> {
+        self.events.get_mut().unwrap().as_mut().expect("it said Hello")
+    }
+
+    /// From now on, acknowledges whatever comes.
+    pub fn attend(&mut self) {
+        let mut events = self.events.get_mut().unwrap().take().expect("it said Hello");
+        let (server, session) = (self.server.clone(), self.session);
+        tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                server.said(session, wire::ClientWord { ack: event.seq, ping: false });
+            }
+        });
+    }
+
     /// The next break this client is told of, acknowledged.
     pub async fn broken(&mut self) -> Vec<Fid> {
         loop {
-            let event = self.events.as_mut().unwrap().next().await.expect("the session lives");
+            let event = self.events().next().await.expect("the session lives");
             self.server.said(self.session, wire::ClientWord { ack: event.seq, ping: false });
             if let Some(wire::event::Body::Break(broken)) = event.body {
                 return broken.fids.into_iter().map(|fid| fid.try_into().unwrap()).collect();

@@ -1,0 +1,245 @@
+//! Real processes over real QUIC: a realm is made, a second server joins, volumes are made and loaded.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::UdpSocket,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use coda_net::{Dialer, Priority, Target, Trust, trust::read_authority};
+use coda_proto::{
+    Acl, Fid, Op, Record, Rights, VolumeId,
+    wire::{self, request, response::Body},
+};
+use coda_server::{ServerConfig, shell::CodaServer};
+
+/// A running codasrv, killed at the end.
+struct Serving(Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn codasrv(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_codasrv")).args(arguments).output().unwrap()
+}
+
+fn volutil(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_volutil")).arg("--dir").arg(dir).args(arguments).output().unwrap()
+}
+
+fn well(output: Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn badly(output: Output) -> String {
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// Starts a server and waits until it listens.
+fn serve(dir: &Path) -> Serving {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_codasrv"))
+        .arg("--dir")
+        .arg(dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("listens at"), "{line:?}");
+    Serving(child)
+}
+
+/// A client's end, as far as these tests need one.
+struct Client {
+    dialer: Dialer,
+    target: Target,
+    session: u64,
+    _stream: coda_net::SessionStream,
+}
+
+impl Client {
+    async fn connect(ca: &Path, realm: &str, port: u16) -> Client {
+        let trust = Trust::pinned_only();
+        trust.pin(realm, read_authority(ca).unwrap());
+        let dialer = Dialer::new(Arc::new(trust), None).unwrap();
+        let target = Target { realm: realm.into(), host: "127.0.0.1".into(), port, server: None };
+        let hello = wire::Hello { protocol: 1, instance: vec![1; 16].into(), ..Default::default() };
+        let (welcome, stream) = dialer.session(&target, hello, Duration::from_secs(10)).await.unwrap();
+        Client { dialer, target, session: welcome.session, _stream: stream }
+    }
+
+    async fn call(&self, body: request::Body) -> Body {
+        let request = wire::Request { session: self.session, body: Some(body), ..Default::default() };
+        let silence = Duration::from_secs(10);
+        let call = self.dialer.call(&self.target, request, Bytes::new(), Priority::Foreground, silence);
+        call.await.unwrap().0.body.unwrap()
+    }
+
+    async fn volume(&self, name: &str) -> wire::VolumeInfo {
+        let get = wire::GetVolume { name: name.into(), id: 0 };
+        match self.call(request::Body::GetVolume(get)).await {
+            Body::Volume(info) => info,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_realm_is_made_joined_and_administered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    let (port, second_port) = (free_port(), free_port());
+    let at = format!("127.0.0.1:{port}");
+    let init = [
+        "init",
+        "--realm",
+        "test.example",
+        "--dir",
+        one.to_str().unwrap(),
+        "--name",
+        "alpha",
+        "--endpoint",
+        &at,
+    ];
+    assert!(well(codasrv(&init)).contains("Realm test.example is made"));
+    assert!(badly(codasrv(&init)).contains("already"));
+    let first = serve(&one);
+    assert!(badly(codasrv(&["--dir", one.to_str().unwrap()])).contains("another server is using this store"));
+
+    let token = well(volutil(&one, &["invite", "--name", "beta"]));
+    let second_at = format!("127.0.0.1:{second_port}");
+    let join = |token: &str, dir: &Path| {
+        codasrv(&[
+            "join",
+            "--scm",
+            &at,
+            "--token",
+            token.trim(),
+            "--dir",
+            dir.to_str().unwrap(),
+            "--name",
+            "beta",
+            "--endpoint",
+            &second_at,
+        ])
+    };
+    // A token of another authority convinces nobody, and is not used up.
+    let (start, _) = token.trim().rsplit_once(':').unwrap();
+    badly(join(&format!("{start}:{}", "0".repeat(64)), &dir.path().join("fooled")));
+    assert!(well(join(&token, &two)).contains("beta is server 2 of test.example"));
+    assert!(badly(join(&token, &dir.path().join("three"))).contains("unknown token"));
+    let second = serve(&two);
+
+    let created = well(volutil(&one, &["createvol_rep", "home", "alpha", "beta"]));
+    assert_eq!(created, "Volume 7f000002 (home) created \n");
+    assert!(badly(volutil(&one, &["create", "home"])).contains("already"));
+    assert!(badly(volutil(&one, &["create", "x", "gamma"])).contains("no such server"));
+    let list = well(volutil(&one, &["list"]));
+    assert!(list.contains("home 7f000002 2 01000002 02000001 00000000"), "{list}");
+    assert!(well(volutil(&one, &["info", "home"])).contains("slot 1 = 02000001 on beta, active"));
+
+    // The second server serves its replica, and answers for the others.
+    let client = Client::connect(&one.join("ca.pem"), "test.example", second_port).await;
+    let info = client.volume("home").await;
+    assert_eq!((info.members.len(), info.epoch), (2, 1));
+    assert_eq!(client.volume("/").await.members.len(), 1);
+    let root = Fid::root(VolumeId(info.id));
+    let get = wire::GetAcl { fid: Some(root.into()) };
+    match client.call(request::Body::GetAcl(get)).await {
+        Body::Acl(answer) => assert_eq!(Acl::try_from(answer.acl.unwrap()).unwrap(), Acl::root(Rights::ALL)),
+        other => panic!("{other:?}"),
+    }
+
+    // A list that contradicts itself changes nothing; one that is right moves on.
+    let file = dir.path().join("VRList");
+    std::fs::write(&file, list.replace("7f000002 2", "7f000002 1")).unwrap();
+    let refused = badly(volutil(&one, &["makevrdb", file.to_str().unwrap()]));
+    assert!(refused.contains("VRList:2: the count says 1 replicas, and 2 ids follow"), "{refused}");
+    std::fs::write(&file, format!("{list}more 7f000009 1 02000009 0 0 0 0 0 0 0\n")).unwrap();
+    well(volutil(&one, &["makevrdb", file.to_str().unwrap()]));
+    assert_eq!(client.volume("more").await.members[0].replica, 0x0200_0009);
+
+    // What a server missed it learns when it is back.
+    drop(second);
+    well(volutil(&one, &["create", "later", "alpha"]));
+    let _second = serve(&two);
+    let client = Client::connect(&one.join("ca.pem"), "test.example", second_port).await;
+    let start = Instant::now();
+    loop {
+        let get = wire::GetVolume { name: "later".into(), id: 0 };
+        if let Body::Volume(info) = client.call(request::Body::GetVolume(get)).await {
+            assert_eq!(info.members.len(), 1);
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "it never learns");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_has_what_it_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let at = format!("127.0.0.1:{port}");
+    well(codasrv(&[
+        "init",
+        "--realm",
+        "r",
+        "--dir",
+        dir.path().to_str().unwrap(),
+        "--name",
+        "a",
+        "--endpoint",
+        &at,
+    ]));
+    let server = serve(dir.path());
+    let client = Client::connect(&dir.path().join("ca.pem"), "r", port).await;
+    let root = Fid::root(VolumeId(client.volume("").await.id));
+    let author = coda_proto::Author(99);
+    let past = coda_proto::Past::of(coda_proto::Dot::new(coda_proto::Author(1), 1));
+    let record = Record {
+        dot: coda_proto::Dot::new(author, 1),
+        lamport: 10,
+        time: 1,
+        bases: vec![coda_proto::Base { fid: root, past }],
+        logged: false,
+        op: Op::MakeDir {
+            parent: root,
+            name: b"kept".to_vec(),
+            fid: Fid::directory(root.volume, author, 1),
+            mode: 0o755,
+            owner: 0,
+        },
+    };
+    let apply = wire::Apply { volume: root.volume.0, epoch: 1, records: vec![(&record).into()] };
+    assert!(matches!(client.call(request::Body::Apply(apply)).await, Body::Applied(_)));
+    drop(server);
+    assert_eq!(coda_server::store::fsck::check(dir.path()).unwrap(), []);
+
+    // The same store, served within this process, at any port.
+    let server = CodaServer::start(ServerConfig::new(dir.path()), ([127, 0, 0, 1], 0).into()).unwrap();
+    let client = Client::connect(&dir.path().join("ca.pem"), "r", server.local_addr().port()).await;
+    let read = wire::ReadDir { fid: Some(root.into()), ..Default::default() };
+    match client.call(request::Body::ReadDir(read)).await {
+        Body::DirPage(page) => assert_eq!(&page.entries[0].name[..], b"kept"),
+        other => panic!("{other:?}"),
+    }
+    server.shutdown().await;
+    let again = CodaServer::start(ServerConfig::new(dir.path()), ([127, 0, 0, 1], 0).into()).unwrap();
+    again.shutdown().await;
+}
