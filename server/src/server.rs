@@ -83,7 +83,8 @@ impl Server {
                     NewReplica { volume: *id, replica: member.replica, acl: volume.acl.clone(), joining };
                 Replica::create(&self.config.dir, &new, durability, self.env.now())?;
             }
-            let replica = Replica::open(&self.config.dir, *id, member.replica, self.boot, durability)?;
+            let replica =
+                Replica::open(&self.config.dir, *id, member.replica, self.boot, durability, self.env.now())?;
             let volume = Volume::new(self.id, replica, self.env.clone(), self.config.crash.clone());
             let attending = resolution::attend(self.me.clone(), Arc::downgrade(&volume));
             self.volumes.write().expect("never held across a panic").insert(*id, volume);

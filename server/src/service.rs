@@ -74,6 +74,7 @@ impl Service for Server {
 
     fn lost(&self, session: u64) {
         tracing::debug!(session, "a session's stream broke");
+        self.sessions().lost(session);
     }
 }
 
@@ -100,7 +101,7 @@ impl Server {
         };
         // Only a client's promises depend on its session; servers and administrators are not promised anything.
         let anonymous = who == Identity::Client || caller.session != 0;
-        if anonymous && !self.sessions().knows(caller.session) {
+        if anonymous && !self.sessions().heard(caller.session) {
             return Err(Refusal::new(Code::UnknownSession, "say Hello first"));
         }
         for cop2 in request.cop2 {

@@ -92,7 +92,7 @@ pub fn create(
         let new =
             NewReplica { volume: *id, replica: member.replica, acl: volume.acl.clone(), joining: false };
         Replica::create(dir, &new, durability, now)?;
-        let replica = Replica::open(dir, *id, member.replica, 0, durability)?;
+        let replica = Replica::open(dir, *id, member.replica, 0, durability, now)?;
         replica.write(|batch| records.iter().try_for_each(|record| seed(batch, *id, record)), || Ok(()))?;
     }
     Ok(())

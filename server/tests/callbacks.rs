@@ -159,6 +159,22 @@ async fn a_session_resumes_and_hears_what_it_missed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_client_that_has_been_gone_for_long() {
+    let place = Place::new(Rights::ALL);
+    let server = place.open();
+    let (mut a, mut b) = (Client::new(&server, place.home, 1), Client::new(&server, place.home, 2));
+    let file = a.create(a.root(), "f").await.unwrap();
+    b.status(file).await.unwrap();
+    let session = b.session;
+    server.lost(session);
+    sleep(Duration::from_secs(46)).await;
+    let start = Instant::now();
+    a.store(file, b"new").await.unwrap();
+    assert_eq!(Instant::now(), start);
+    assert!(!b.hello(session, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_client_cannot_resume_a_session_and_a_restart_voids_all() {
     let place = Place::new(Rights::ALL);
     let server = place.open();

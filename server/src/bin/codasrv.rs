@@ -12,7 +12,7 @@ use coda_server::{
     ServerConfig,
     location::servers,
     shell::{CodaServer, join, token::Token},
-    store::RealmStore,
+    store::{RealmStore, StoreLock, fsck},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -46,6 +46,12 @@ enum Command {
         #[arg(long, default_value = "rlidwka", value_name = "RIGHTS")]
         anyuser: Rights,
     },
+    /// Looks whether the store of a server that is not running is sound. Changes nothing.
+    Check {
+        /// Where the server keeps everything.
+        #[arg(long)]
+        dir: PathBuf,
+    },
     /// Enrols this server in a realm, with a token from `volutil invite`.
     Join {
         /// The realm's SCM.
@@ -60,6 +66,18 @@ enum Command {
         #[command(flatten)]
         own: Own,
     },
+}
+
+/// Looks whether a store that nobody serves is sound.
+fn check(dir: &std::path::Path) -> anyhow::Result<()> {
+    let _lock = StoreLock::take(dir)?;
+    let findings = fsck::check(dir)?;
+    findings.iter().for_each(|finding| println!("{finding}"));
+    match findings.len() {
+        0 => println!("{}: sound", dir.display()),
+        count => anyhow::bail!("{}: {count} findings", dir.display()),
+    }
+    Ok(())
 }
 
 #[derive(clap::Args)]
@@ -127,6 +145,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             println!("Serve it:          codasrv --dir {}", dir.display());
             Ok(())
         }
+        (Some(Command::Check { dir }), _) => check(&dir),
         (None, Some(dir)) => serve(dir, cli.listen).await,
         (None, None) => {
             anyhow::bail!("--dir is missing; `codasrv init` makes a realm, `codasrv join` joins one")

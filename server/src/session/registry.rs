@@ -19,6 +19,11 @@ const SLOW: Duration = Duration::from_secs(1);
 const PENANCE: Duration = Duration::from_secs(60);
 /// A peer that was not heard from for so long has come back when it is.
 const RETURNED: Duration = Duration::from_secs(10);
+/// A client that has not heard from us for 30 s believes no promise: one whose stream broke earlier than
+/// this, and who called nothing since, need not be waited for.
+const DISBELIEF: Duration = Duration::from_secs(45);
+/// A session whose stream has been gone for so long is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(3600);
 /// Promises of one session; beyond, objects are served without.
 const PROMISES: usize = 1_000_000;
 
@@ -49,6 +54,17 @@ pub(super) struct Session {
     pub(super) generation: u64,
     promises: BTreeSet<Key>,
     slow_until: Option<Instant>,
+    /// When its stream broke, unless it has another.
+    lost_at: Option<Instant>,
+    /// When it last called.
+    called_at: Instant,
+}
+
+impl Session {
+    /// Whether the client cannot believe in any promise any more.
+    fn disbelieves(&self, now: Instant) -> bool {
+        self.lost_at.is_some_and(|lost| now.duration_since(lost.max(self.called_at)) > DISBELIEF)
+    }
 }
 
 /// What a Hello asks for.
@@ -76,14 +92,21 @@ impl Sessions {
 
     /// Begins or resumes a session: its number, whether it was resumed, and its events.
     pub fn greet(self: &Arc<Self>, greeting: Greeting<'_>) -> (u64, bool, Box<dyn EventSource>) {
+        let now = Instant::now();
         let mut inner = self.lock();
+        let old = |session: &Session| session.lost_at.is_some_and(|at| now.duration_since(at) > FORGOTTEN);
+        let forgotten = inner.sessions.iter().filter(|(_, session)| old(session)).map(|(id, _)| *id);
+        for session in forgotten.collect::<Vec<_>>() {
+            inner.forget(session);
+        }
         if let Some(session) = inner.sessions.get_mut(&greeting.resume)
             && session.instance == greeting.instance
             && session.events.reaches(greeting.last_seq)
         {
             session.generation += 1;
             session.events.wake.notify_waiters();
-            session.events.ack(greeting.last_seq, Instant::now());
+            session.events.ack(greeting.last_seq, now);
+            (session.lost_at, session.called_at) = (None, now);
             let source = Source {
                 sessions: self.clone(),
                 session: greeting.resume,
@@ -103,6 +126,8 @@ impl Sessions {
             generation: 1,
             promises: BTreeSet::new(),
             slow_until: None,
+            lost_at: None,
+            called_at: now,
         };
         inner.sessions.insert(greeting.fresh, session);
         let source = Source { sessions: self.clone(), session: greeting.fresh, generation: 1, seen: 0 };
@@ -112,6 +137,24 @@ impl Sessions {
     /// Whether a session is alive.
     pub fn knows(&self, session: u64) -> bool {
         self.lock().sessions.contains_key(&session)
+    }
+
+    /// The same, on a call of it.
+    pub fn heard(&self, session: u64) -> bool {
+        match self.lock().sessions.get_mut(&session) {
+            Some(session) => {
+                session.called_at = Instant::now();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Its stream broke.
+    pub fn lost(&self, session: u64) {
+        if let Some(session) = self.lock().sessions.get_mut(&session) {
+            session.lost_at = Some(Instant::now());
+        }
     }
 
     /// The client behind a session.
@@ -180,6 +223,10 @@ impl Sessions {
         }
         broken.remove(&except);
         for (holder, fids) in broken {
+            if inner.sessions.get(&holder).is_some_and(|session| session.disbelieves(now)) {
+                inner.forget(holder);
+                continue;
+            }
             let keys = fids.iter().map(|fid| Key::Object(*fid)).chain([Key::Volume(volume)]);
             for key in keys {
                 let Some(session) = inner.sessions.get_mut(&holder) else { break };

@@ -54,6 +54,9 @@ pub struct Space {
     pub size: u64,
 }
 
+/// How long an upload waits for its Store, in nanoseconds.
+const UPLOADS_LAST: i64 = 7 * 24 * 3600 * 1_000_000_000;
+
 /// Readers kept open between reads.
 const IDLE_READERS: usize = 8;
 
@@ -87,6 +90,7 @@ impl Replica {
         replica: u32,
         incarnation: u64,
         durability: Durability,
+        now: i64,
     ) -> Result<Replica, StoreError> {
         let path = replica_dir(dir, replica);
         let database = path.join("meta.db");
@@ -103,8 +107,15 @@ impl Replica {
             writer: Mutex::new(Some(db)),
             readers: Mutex::new(Vec::new()),
         };
+        replica.expire_uploads(now)?;
         replica.tidy()?;
         Ok(replica)
+    }
+
+    /// Forgets uploads that nobody stored in a week.
+    fn expire_uploads(&self, now: i64) -> Result<(), StoreError> {
+        let before = now.saturating_sub(UPLOADS_LAST);
+        self.write(|batch| batch.job(|txn| txn.expire_uploads(before)), || Ok(()))
     }
 
     /// Removes what a crash left: pieces of uploads that no row names, and sealed ones whose row does not

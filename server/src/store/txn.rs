@@ -174,6 +174,17 @@ impl<'c> Txn<'c> {
         Ok(())
     }
 
+    /// Forgets uploads begun before this time.
+    pub fn expire_uploads(&mut self, before: i64) -> Result<(), StoreError> {
+        let db = self.view.db;
+        db.prepare_cached(
+            "INSERT OR IGNORE INTO garbage SELECT container FROM upload WHERE created < ?1 AND complete",
+        )?
+        .execute([before])?;
+        db.prepare_cached("DELETE FROM upload WHERE created < ?1")?.execute([before])?;
+        Ok(())
+    }
+
     /// Forgets an upload; what becomes of its container is the caller's business.
     pub fn drop_upload(&mut self, handle: &[u8; 16]) -> Result<(), StoreError> {
         self.view.db.prepare_cached("DELETE FROM upload WHERE handle = ?1")?.execute([&handle[..]])?;
