@@ -20,6 +20,8 @@ pub mod callback;
 pub mod config;
 #[cfg(feature = "daemon")]
 pub mod control;
+#[cfg(feature = "daemon")]
+pub mod daemon;
 pub mod env;
 pub mod error;
 pub mod events;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `venus`: the cache manager's daemon, and `venus demo`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    venus::daemon::main()
+}

@@ -132,12 +132,11 @@ impl<F: Face> Actor<F> {
         let all = owned || matches!(self.strictness, Strictness::Calm { .. });
         let only = if all { None } else { Some(self.client) };
         let view = View { begun, ended: self.trace.time(), slack: Duration::ZERO, only };
-        let conflict = !owned && (!all || self.model().may_conflict(&SHARED));
         match result {
             Ok(Ok(value)) => self.judge(name, value, view),
             Ok(Err(nonsense)) => self.accuse(format!("{name}: {nonsense}")),
             Err(Error::NotFound(_)) => self.judge(name, Value::Absent, view),
-            Err(Error::Conflict(_)) if conflict => {}
+            Err(Error::Conflict(_)) if !all => {}
             Err(Error::Conflict(_) | Error::Busy(_)) if !agreed => {}
             Err(error) => self.accuse(format!("at the end, {name}: {error}")),
         }
@@ -338,11 +337,9 @@ impl<F: Face> Actor<F> {
     /// Whether this error may happen in this weather.
     fn tolerate(&self, what: &str, error: &Error) {
         let calm = matches!(self.strictness, Strictness::Calm { .. });
-        let conflict = matches!(error, Error::Conflict(_));
-        let raced = refused(error)
-            || matches!(error, Error::Gone(_) | Error::Busy(_) | Error::NotFound(_))
-            || (conflict && self.model().may_conflict(&SHARED));
+        let raced = refused(error) || matches!(error, Error::Gone(_) | Error::Busy(_) | Error::NotFound(_));
         let nonsense = matches!(error, Error::BadAnswer(..) | Error::BadHandle | Error::UnknownVolume(_));
+        let conflict = matches!(error, Error::Conflict(_));
         if nonsense || (calm && !raced) || (conflict && self.is_mine(what)) {
             self.accuse(format!("{what}: {error}"));
         }

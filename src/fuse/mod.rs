@@ -24,4 +24,5 @@ pub mod mount;
 mod notifier;
 pub mod point;
 
+pub use attr::to_nanos as nanos;
 pub use mount::{Mounted, Options, mount};

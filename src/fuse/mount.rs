@@ -7,10 +7,11 @@ use std::{
     fs::OpenOptions,
     io,
     os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::{ffi::OsStrExt, net::UnixStream, process::CommandExt},
     },
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::{
         Arc, Once,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use fuser::{BackgroundSession, Config, Session, SessionACL};
 use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
@@ -32,6 +33,8 @@ use super::{
     point::{self, Cover},
 };
 use crate::venus::face::Face;
+
+const DEVICE: &str = "/dev/fuse";
 
 /// Threads that read requests.
 const MAX_THREADS: usize = 4;
@@ -104,21 +107,13 @@ pub fn mount<F: Face>(face: Arc<F>, runtime: Handle, options: &Options) -> io::R
         desk.fall_back(&"venus is not privileged");
     }
 
-    let config = config(options);
+    let config = config();
     let adapter = Adapter { desk: desk.clone() };
-    let session = if privileged {
-        let device = mount_directly(options)?;
-        // The kernel keeps other users out; the library would compare with the wrong owner.
-        match Session::from_fd(adapter, device, SessionACL::All, config) {
-            Ok(session) => session,
-            Err(error) => {
-                let _ = point::detach(&options.at, true);
-                return Err(error);
-            }
-        }
-    } else {
-        Session::new(adapter, &options.at, &config)?
-    };
+    let device = if privileged { mount_directly(options)? } else { mount_by_helper(options)? };
+    // The kernel keeps other users out; the library would compare with the wrong owner.
+    let session = Session::from_fd(adapter, device, SessionACL::All, config).inspect_err(|_| {
+        let _ = point::detach(&options.at, privileged);
+    })?;
     below.guard()?;
 
     let ear = Ear::new(notifier::duplicate(&session)?, session.notifier());
@@ -175,19 +170,13 @@ impl Mounted {
     }
 }
 
-fn config(options: &Options) -> Config {
+fn config() -> Config {
     let mut config = Config::default();
-    config.mount_options = vec![
-        MountOption::FSName(point::SOURCE.into()),
-        MountOption::Subtype(point::SUBTYPE.into()),
-        MountOption::NoSuid,
-        MountOption::NoDev,
-        MountOption::NoAtime,
-    ];
-    config.acl = if options.shared { SessionACL::All } else { SessionACL::Owner };
+    config.acl = SessionACL::All;
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
     config.n_threads = Some(cores.min(MAX_THREADS));
-    config.clone_fd = true;
+    // A descriptor per thread, where the device may be opened by everybody, as it usually may.
+    config.clone_fd = OpenOptions::new().read(true).write(true).open(DEVICE).is_ok();
     config
 }
 
@@ -196,7 +185,8 @@ fn config(options: &Options) -> Config {
 /// It may be mounted over the dead mount of an earlier venus: that one keeps the directory underneath out of
 /// reach, so that not even between two lives of venus anybody writes into it by mistake.
 fn mount_directly(options: &Options) -> io::Result<OwnedFd> {
-    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
+    let device =
+        OpenOptions::new().read(true).write(true).open(DEVICE).map_err(|error| named(DEVICE, &error))?;
     // SAFETY: these two cannot fail and touch nothing.
     let (uid, gid) = options.owner.unwrap_or(unsafe { (libc::getuid(), libc::getgid()) });
     let mut data = format!("fd={},rootmode=40755,user_id={uid},group_id={gid}", device.as_raw_fd());
@@ -211,10 +201,68 @@ fn mount_directly(options: &Options) -> io::Result<OwnedFd> {
     let result =
         unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) };
     if result < 0 {
-        let error = io::Error::last_os_error();
-        return Err(io::Error::new(error.kind(), format!("mounting at {}: {error}", options.at.display())));
+        return Err(named(options.at.display(), &io::Error::last_os_error()));
     }
     Ok(OwnedFd::from(device))
+}
+
+/// Mounts through the helper of the fuse3 package, as ordinary users may. It is told a socket over which it
+/// hands back the device.
+fn mount_by_helper(options: &Options) -> io::Result<OwnedFd> {
+    let mut words = format!("fsname={},subtype={},nosuid,nodev,noatime", point::SOURCE, point::SUBTYPE);
+    if options.shared {
+        words.push_str(",allow_other");
+    }
+    let (ours, theirs) = UnixStream::pair()?;
+    let number = theirs.as_raw_fd();
+    let mut helper = Command::new("fusermount3");
+    helper.args(["-o", &words, "--"]).arg(&options.at).env("_FUSE_COMMFD", number.to_string());
+    helper.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // SAFETY: between fork and exec only an async-signal-safe call is made.
+    unsafe {
+        helper.pre_exec(move || match libc::fcntl(number, libc::F_SETFD, 0) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+    let missing =
+        |error| io::Error::other(format!("fusermount3 (package fuse3) is needed to mount: {error}"));
+    let helper = helper.spawn().map_err(missing)?;
+    drop(theirs);
+    let device = receive(&ours);
+    let output = helper.wait_with_output()?;
+    if !output.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    device
+}
+
+/// Receives a descriptor with its one byte of company.
+fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
+    let mut byte = [0_u8; 1];
+    let mut room = [0_u64; 8];
+    let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: byte.len() };
+    // SAFETY: all zeros is a valid header; every pointer put into it lives through the call, and the lengths
+    // are theirs. The control message is read only if the kernel says that it wrote one, of this type.
+    unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        (message.msg_iov, message.msg_iovlen) = (&mut part, 1);
+        (message.msg_control, message.msg_controllen) = (room.as_mut_ptr().cast(), size_of_val(&room));
+        if libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let control = libc::CMSG_FIRSTHDR(&message);
+        let rights = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+        if control.is_null() || ((*control).cmsg_level, (*control).cmsg_type) != rights {
+            return Err(io::Error::other("fusermount3 handed back no device"));
+        }
+        let device = libc::CMSG_DATA(control).cast::<libc::c_int>().read_unaligned();
+        Ok(OwnedFd::from_raw_fd(device))
+    }
+}
+
+fn named(what: impl std::fmt::Display, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("mounting at {what}: {error}"))
 }
 
 /// Whether this process may mount and register containers with the kernel (CAP_SYS_ADMIN).

@@ -1,17 +1,17 @@
 //! Telling the kernel what to forget.
 //!
-//! A thread of its own, holding no lock: the kernel may make it wait for a directory that is busy with a
-//! request of ours. Three messages exist. `inval_inode` drops attributes and pages. *Expire* makes the
-//! kernel look one name up again (dropping the name outright would take the ground from under processes
-//! whose working directory it is). *Epoch* makes it look up all names again: it serves changed directories,
-//! whose names the kernel remembers and we do not, and files whose new version needs a new number.
+//! A thread of its own, holding no lock, and sending only what takes none in the kernel that a request of
+//! ours may hold. Invalidating a single name does: it waits for the directory, which a `create` that waits
+//! for a server keeps locked; and a venus that is killed while its thread waits there never ends, because
+//! the request it would have to answer never does. So there are two messages. `inval_inode` drops attributes
+//! and pages. *Epoch* makes the kernel look all names up again, at their next use: cheap, since what has not
+//! changed is answered from the cache.
 
 use std::{
     fs::File,
-    io::{self, IoSlice, Write},
+    io::{self, Write},
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, RwLock},
-    time::Duration,
 };
 
 use fuser::{INodeNo, Notifier};
@@ -20,12 +20,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::inode::Inodes;
 use crate::venus::face::{Forget, ObjectId};
 
-const NOTIFY_INVAL_ENTRY: u32 = 3;
 const NOTIFY_INC_EPOCH: u32 = 8;
-const EXPIRE_ONLY: u32 = 1;
-
-/// A look-up that was under way while its name expired may have renewed it just after.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Counts the waves of forgetting. Whoever answers the kernel holds the read side: an answer that began in
 /// an earlier wave may not be believed for long, and none is written while a wave begins.
@@ -42,7 +37,7 @@ impl Ear {
     /// Speaks to the kernel through a duplicate of the session's descriptor.
     pub fn new(device: OwnedFd, notifier: Notifier) -> Ear {
         let mut ear = Ear { device: File::from(device), notifier, epochs: true };
-        ear.epochs = ear.send(NOTIFY_INC_EPOCH, &[]).is_ok();
+        ear.epochs = ear.send(NOTIFY_INC_EPOCH).is_ok();
         ear
     }
 
@@ -51,28 +46,17 @@ impl Ear {
         self.epochs
     }
 
+    /// Begins an epoch. Where the kernel knows none, names live for a moment only.
     fn epoch(&self) -> io::Result<()> {
-        if self.epochs { self.send(NOTIFY_INC_EPOCH, &[]) } else { Ok(()) }
+        if self.epochs { self.send(NOTIFY_INC_EPOCH) } else { Ok(()) }
     }
 
-    fn expire(&self, dir: u64, name: &[u8]) -> io::Result<()> {
-        let length = u32::try_from(name.len()).map_err(io::Error::other)?;
-        let mut body = Vec::with_capacity(17 + name.len());
-        body.extend_from_slice(&dir.to_ne_bytes());
-        body.extend_from_slice(&length.to_ne_bytes());
-        body.extend_from_slice(&EXPIRE_ONLY.to_ne_bytes());
-        body.extend_from_slice(name);
-        body.push(0);
-        self.send(NOTIFY_INVAL_ENTRY, &body)
-    }
-
-    /// One message: length, code, and the zero that tells it from a reply.
-    fn send(&self, code: u32, body: &[u8]) -> io::Result<()> {
-        let length = u32::try_from(16 + body.len()).map_err(io::Error::other)?;
+    /// A message without a body: length, code, and the zero that tells it from a reply.
+    fn send(&self, code: u32) -> io::Result<()> {
         let mut header = [0; 16];
-        header[..4].copy_from_slice(&length.to_ne_bytes());
+        header[..4].copy_from_slice(&16_u32.to_ne_bytes());
         header[4..8].copy_from_slice(&code.to_ne_bytes());
-        (&self.device).write_vectored(&[IoSlice::new(&header), IoSlice::new(body)]).map(|_| ())
+        (&self.device).write_all(&header)
     }
 }
 
@@ -84,10 +68,8 @@ pub async fn run(
     mut forgets: UnboundedReceiver<Forget>,
     mut own: UnboundedReceiver<Forget>,
 ) {
-    let mut again = Vec::new();
     let mut manager_lives = true;
     loop {
-        let mut batch = std::mem::take(&mut again);
         let first = tokio::select! {
             biased;
             forget = own.recv() => match forget {
@@ -98,21 +80,18 @@ pub async fn run(
                 manager_lives = forget.is_some();
                 forget
             }
-            () = tokio::time::sleep(AGAIN_AFTER), if !batch.is_empty() => None,
         };
-        let repeats = batch.len();
-        batch.extend(first);
+        let mut batch: Vec<Forget> = first.into_iter().collect();
         while let Ok(forget) = forgets.try_recv() {
             batch.push(forget);
         }
         while let Ok(forget) = own.try_recv() {
             batch.push(forget);
         }
-        if batch.len() > repeats {
+        if !batch.is_empty() {
             *waves.write().expect("no panic while the waves are locked") += 1;
+            tell(&ear, &inodes, &batch);
         }
-        tell(&ear, &inodes, &batch);
-        again = batch.drain(repeats..).filter(|forget| matches!(forget, Forget::Name { .. })).collect();
     }
 }
 
@@ -132,7 +111,10 @@ fn tell(ear: &Ear, inodes: &Inodes, batch: &[Forget]) {
                     None => Ok(()),
                 }
             }
-            Forget::Name { dir, name } => ear.expire(inodes.number(*dir), name),
+            Forget::Name { .. } => {
+                all_names = true;
+                Ok(())
+            }
         };
         // The kernel had forgotten already, or the mount is gone.
         if let Err(error) = told

@@ -10,10 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use coda_proto::{ServerId, watch, wire};
+use coda_proto::{ServerId, wire};
 use futures::FutureExt;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, timeout},
 };
 

@@ -5,8 +5,11 @@ use std::{
     time::Duration,
 };
 
-use coda_proto::{Dot, ServerId, VolumeId, watch, wire};
-use tokio::{sync::Notify, time::Instant};
+use coda_proto::{Dot, ServerId, VolumeId, wire};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{
     cop2::Queue,

@@ -7,13 +7,17 @@ use std::time::Duration;
 /// Whether this machine mounts FUSE file systems. A test that cannot run says so; with
 /// `CODA_REQUIRE_MOUNT=1` that is a failure.
 pub fn can_mount() -> bool {
-    let possible = std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
+    let device = std::path::Path::new("/dev/fuse").exists();
+    // The helper of ordinary users opens the device for them.
+    let opens = || std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
+    // SAFETY: reads a number and cannot fail.
+    let possible = device && (opens() || unsafe { libc::geteuid() } != 0);
     if !possible {
         assert!(
             std::env::var_os("CODA_REQUIRE_MOUNT").is_none_or(|value| value != "1"),
-            "/dev/fuse cannot be opened, and CODA_REQUIRE_MOUNT=1 wants the mount tests to run"
+            "/dev/fuse is missing, and CODA_REQUIRE_MOUNT=1 wants the mount tests to run"
         );
-        eprintln!("skipped: /dev/fuse cannot be opened");
+        eprintln!("skipped: /dev/fuse is missing");
     }
     possible
 }

@@ -5,9 +5,12 @@ use std::{collections::VecDeque, sync::Arc};
 use coda_proto::{
     Fid,
     service::{BoxFuture, EventSource},
-    watch, wire,
+    wire,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::registry::Sessions;
 

@@ -1,0 +1,135 @@
+//! A venus that runs: its manager, its mount, its control socket.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+
+use anyhow::Context;
+use tokio::task::JoinHandle;
+
+use super::ending;
+use crate::{
+    cache::disk::DiskContainers,
+    config::Config,
+    control::{self, Owners},
+    fuse::{self, Mounted, Options},
+    net::{NetConfig, NetEnv},
+    venus::{Database, Venus, VenusConfig},
+};
+
+/// Objects whose status is held in memory, at most.
+const IN_MEMORY: usize = 50_000;
+
+/// Everything that was started, to be stopped in reverse.
+pub struct Running {
+    venus: Arc<Venus>,
+    mounted: Mounted,
+    control: JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts what `config` says. Nothing is sent: that begins with the first look-up below the mount.
+    pub async fn start(config: &Config) -> anyhow::Result<Running> {
+        private(&config.cachedir)?;
+        let net = NetConfig::system(&config.realmtab, config.known_realms());
+        let env = Arc::new(NetEnv::new(net).context("the network")?);
+        let spool = config.spooldir();
+        let containers = DiskContainers::open(&containers(config), &spool)
+            .with_context(|| format!("the cache in {}", config.cachedir.display()))?;
+        let database = Database::File(database(config));
+        let venus = Venus::start(settings(config), env, Arc::new(containers), database)
+            .with_context(|| format!("the cache in {}", config.cachedir.display()))?;
+        announce(&spool);
+
+        let control = control::bind(&config.controlsocket).context("the control socket")?;
+        let runtime = tokio::runtime::Handle::current();
+        let (face, options) = (venus.clone(), options(config)?);
+        let mounted = tokio::task::spawn_blocking(move || fuse::mount(face, runtime, &options))
+            .await?
+            .context("mounting")?;
+        let owners =
+            Owners { runner: effective_user(), primary: config.primaryuser, shared: config.allow_other };
+        let control = tokio::spawn(control.serve(venus.clone(), owners, config.mountpoint.clone()));
+        Ok(Running { venus, mounted, control })
+    }
+
+    /// The mount.
+    pub fn mounted(&self) -> &Mounted {
+        &self.mounted
+    }
+
+    /// Unmounts, says goodbye to the servers, closes the cache.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let unmounted = ending::unmount(self.mounted).await;
+        self.control.abort();
+        let _ = self.control.await;
+        self.venus.stop().await;
+        unmounted
+    }
+}
+
+fn settings(config: &Config) -> VenusConfig {
+    VenusConfig {
+        cache_bytes: config.cachesize,
+        cache_objects: config.cachefiles(),
+        in_memory: IN_MEMORY,
+        host: fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+        rpc_timeout: config.rpc_timeout,
+        mountpoint: config.mountpoint.display().to_string(),
+    }
+}
+
+/// The database of a cache.
+pub fn database(config: &Config) -> std::path::PathBuf {
+    config.cachedir.join("venus.db")
+}
+
+/// The directory of a cache's contents.
+pub fn containers(config: &Config) -> std::path::PathBuf {
+    config.cachedir.join("containers")
+}
+
+fn options(config: &Config) -> anyhow::Result<Options> {
+    let at = &config.mountpoint;
+    let missing = at.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    if missing {
+        fs::create_dir_all(at).with_context(|| format!("the mount point {}", at.display()))?;
+    }
+    let owner = config.primaryuser.map(|user| (user, group_of(user)));
+    Ok(Options { owner, shared: config.allow_other, ..Options::at(at) })
+}
+
+/// The group in which a user logs in: the kernel compares it, too.
+fn group_of(user: u32) -> u32 {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let ids = passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':').skip(2);
+        Some((fields.next()?.parse::<u32>().ok()?, fields.next()?.parse::<u32>().ok()?))
+    });
+    ids.into_iter().find(|(uid, _)| *uid == user).map_or(user, |(_, gid)| gid)
+}
+
+fn effective_user() -> u32 {
+    // SAFETY: reads a number and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// A directory for its owner only.
+fn private(directory: &Path) -> anyhow::Result<()> {
+    let name = || directory.display().to_string();
+    fs::create_dir_all(directory).with_context(name)?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).with_context(name)
+}
+
+/// Says what lies in the spool: contents that no server took, for their owner to look at and remove.
+fn announce(spool: &Path) {
+    let files: Vec<_> = fs::read_dir(spool).into_iter().flatten().flatten().map(|file| file.path()).collect();
+    for file in &files {
+        tracing::warn!(file = %file.display(), "kept in the spool: contents that were not stored at a server");
+    }
+    if !files.is_empty() {
+        eprintln!(
+            "venus: {} file(s) that were not stored at a server are kept in {}",
+            files.len(),
+            spool.display()
+        );
+    }
+}
