@@ -8,6 +8,7 @@
 //!
 //! A name without a dot never reaches DNS: desktops probe `/coda/.Trash` and people mistype.
 
+pub mod changes;
 pub mod dns;
 pub mod hosts;
 pub mod locate;

@@ -5,9 +5,10 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use bytes::Bytes;
 use coda_net::{Dialer, Target, Trust};
 use coda_proto::wire;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 
 use super::{
+    changes::Changes,
     dns::{Dns, NameServers},
     locate::Atlas,
     realms::Realms,
@@ -45,6 +46,8 @@ pub struct NetEnv {
     trust: Arc<Trust>,
     atlas: Atlas,
     runtime: Handle,
+    changes: watch::Receiver<u64>,
+    watcher: JoinHandle<()>,
 }
 
 impl NetEnv {
@@ -57,7 +60,9 @@ impl NetEnv {
         };
         let trust = Arc::new(Trust::on_first_use(config.known_realms));
         let dialer = Dialer::with_names(trust.clone(), None, Arc::new(atlas.clone()))?;
-        let env = NetEnv { dialer, trust, atlas, runtime: Handle::current() };
+        let (tell, changes) = watch::channel(0);
+        let watcher = tokio::spawn(follow_changes(dialer.clone(), tell));
+        let env = NetEnv { dialer, trust, atlas, runtime: Handle::current(), changes, watcher };
         for wrong in env.pin() {
             tracing::warn!("{wrong}");
         }
@@ -69,9 +74,10 @@ impl NetEnv {
         &self.atlas
     }
 
-    /// Moves all connections to a new socket, when the host has changed networks.
-    pub fn network_changed(&self) -> io::Result<()> {
-        self.dialer.network_changed()
+    /// Counts the changes of this machine's network: a good moment to look for servers that were away.
+    /// Connections follow by themselves.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
     }
 
     /// Believes the authorities that the realms file names now. Answers what is wrong with it.
@@ -84,6 +90,26 @@ impl NetEnv {
             // What was pinned before stays pinned.
             Err(why) => vec![why],
         }
+    }
+}
+
+impl Drop for NetEnv {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+/// Moves connections to a new socket whenever the network changes, and counts the changes.
+async fn follow_changes(dialer: Dialer, tell: watch::Sender<u64>) {
+    let changes = match Changes::listen() {
+        Ok(changes) => changes,
+        Err(error) => return tracing::warn!(%error, "changes of the network will not be noticed at once"),
+    };
+    while changes.next().await.is_ok() {
+        if let Err(error) = dialer.network_changed() {
+            tracing::debug!(%error, "no new socket");
+        }
+        tell.send_modify(|count| *count += 1);
     }
 }
 
