@@ -20,7 +20,7 @@ const SILENT_FOR: Duration = Duration::from_secs(150);
 /// After so many probes in vain the realm is asked where the server is now.
 const LOOK_AGAIN: u32 = 4;
 /// A probe of a dead server waits no longer than this.
-const PROBE_SILENCE: Duration = Duration::from_secs(5);
+pub(super) const PROBE_SILENCE: Duration = Duration::from_secs(5);
 
 /// How long to wait before the next probe. `None`: until something changes.
 fn pause(liveness: Liveness, failures: u32, heard: Duration) -> Option<Duration> {

@@ -136,6 +136,11 @@ async fn keep(peers: Weak<Peers>, server: Arc<Server>, opening: u64) {
             End::Void => {
                 let Some(strong) = peers.upgrade() else { return };
                 resume = Resume::default();
+                // The server may remember the session and promise something in it until our next Hello
+                // makes it forget. So nobody may use it once its loss is told.
+                if !publish(&server, opening, SessionState::Opening(opening)) {
+                    return;
+                }
                 strong.tell(PeerEvent::Lost { realm: server.realm.to_string(), server: server.id });
             }
         }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{
     Liveness, Peers,
     liveness::Fact,
+    probe::PROBE_SILENCE,
     server::{Server, SessionState},
 };
 use crate::env::Priority;
@@ -53,13 +54,16 @@ impl Peers {
     /// Answers how they are then, and which names meant nobody.
     pub async fn check(&self, names: &[String]) -> (Vec<ServerStatus>, Vec<String>) {
         let (servers, strangers) = self.named(names);
-        let silence = self.config.rpc_timeout;
         join_all(servers.iter().map(|server| async move {
-            if server.liveness() != Liveness::Disconnected {
-                server.probing(Instant::now());
-                let fact = self.probe_endpoints(server, silence).await;
-                self.learnt(server, fact);
-            }
+            let silence = match server.liveness() {
+                Liveness::Disconnected => return,
+                // People wait, and there is nothing new in its silence.
+                Liveness::Dead => PROBE_SILENCE.min(self.config.rpc_timeout),
+                Liveness::Unknown | Liveness::Up => self.config.rpc_timeout,
+            };
+            server.probing(Instant::now());
+            let fact = self.probe_endpoints(server, silence).await;
+            self.learnt(server, fact);
         }))
         .await;
         (servers.iter().map(shown).collect(), strangers)

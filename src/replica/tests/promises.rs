@@ -112,6 +112,43 @@ async fn promises_of_a_server_not_heard_from_for_thirty_seconds_are_void() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_whose_loss_was_told_is_not_used_again() {
+    let world = World::new().with_realm(REALM, 1);
+    let mut client = Client::new(&world);
+    let group = client.group(REALM).await;
+    client.read(REALM, &group).await;
+    client.told();
+    // Breaks are missing; and Hello takes a while, during which the server would still answer in the old
+    // session.
+    locked(&world.host("example.org-1").inner).sessions.values_mut().for_each(|session| session.seq = 3);
+    locked(&world.host("example.org-1").inner).hello_delay = 2 * SECOND;
+    world.announce("example.org-1", broken());
+    sleep(SECOND).await;
+    assert_eq!(client.told(), ["lost 1"]);
+    let old = *locked(&world.host("example.org-1").inner).sessions.keys().next().unwrap();
+    client.read(REALM, &group).await;
+    let inner = world.host("example.org-1");
+    assert_ne!(locked(&inner.inner).last_session, old);
+    assert!(client.told().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn checking_servers_finds_the_dead_and_the_returned() {
+    let world = World::new().with_realm(REALM, 2);
+    let client = Client::new(&world);
+    let group = client.group(REALM).await;
+    client.mutate(REALM, &group).await;
+    world.set("example.org-2", Mode::Closed);
+    let states = |statuses: Vec<crate::replica::ServerStatus>| {
+        statuses.iter().map(|server| server.state).collect::<Vec<_>>()
+    };
+    assert_eq!(states(client.peers.check(&[]).await.0), ["up", "dead"]);
+    world.restart("example.org-2");
+    assert_eq!(states(client.peers.check(&["2".into()]).await.0), ["up"]);
+    assert_eq!(client.peers.check(&["nobody".into()]).await.1, ["nobody"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_network_change_finds_out_who_has_given_us_up() {
     let world = World::new().with_realm(REALM, 2);
     let mut client = Client::new(&world);

@@ -43,6 +43,9 @@ pub struct Host {
 pub struct Inner {
     pub delay: Duration,
     pub fetch_delay: Duration,
+    pub hello_delay: Duration,
+    /// The session of the last call that had one.
+    pub last_session: u64,
     pub boot: u64,
     pub sessions: BTreeMap<u64, ServerSession>,
     pub next_session: u64,
@@ -308,7 +311,13 @@ impl Env for Net {
             let Some(host) = locked(&world.hosts).get(&to.host).cloned() else {
                 return Err(CallError::Unreachable("no such host".into()));
             };
-            locked(&host.inner).asked.push(kind(&request.body));
+            {
+                let mut inner = locked(&host.inner);
+                inner.asked.push(kind(&request.body));
+                if request.session != 0 {
+                    inner.last_session = request.session;
+                }
+            }
             if matches!(request.body, Some(Body::Fetch(_))) {
                 let delay = locked(&host.inner).fetch_delay;
                 sleep(delay).await;
@@ -337,6 +346,8 @@ impl Env for Net {
             if host.reached(silence).await? == Mode::Nonsense {
                 return Err(CallError::Malformed("not a Welcome".into()));
             }
+            let delay = locked(&host.inner).hello_delay;
+            sleep(delay).await;
             let (welcome, events) = host.hello(&hello);
             let stream: Box<dyn SessionStream> = Box::new(FakeStream { host, events });
             Ok((welcome, stream))
