@@ -67,6 +67,19 @@ async fn the_writer_keeps_its_own_promises_and_its_volume_stamp() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_wrote_something_is_promised_to_hear_of_the_next_change() {
+    let place = Place::new(Rights::ALL);
+    let server = place.open();
+    let (mut a, mut b) = (Client::new(&server, place.home, 1), Client::new(&server, place.home, 2));
+    let file = a.create(a.root(), "f").await.unwrap();
+    let applied = a.store(file, b"mine").await.unwrap();
+    assert!(applied.statuses.iter().all(|status| status.promised));
+    let writing = tokio::spawn(async move { b.store(file, b"yours").await });
+    assert_eq!(a.broken().await, [file]);
+    writing.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_acknowledge_is_fenced_after_five_seconds() {
     let place = Place::new(Rights::ALL);
     let server = place.open();

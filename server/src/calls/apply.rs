@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, collections::BTreeSet};
 
 use coda_proto::{
-    APPLY_BYTES, APPLY_RECORDS, Code, Contents, Dot, Fid, Op, Record, Refusal, VolumeId,
+    APPLY_BYTES, APPLY_RECORDS, Code, Contents, Dot, Fid, Op, Record, Refusal, Status, VolumeId,
     merge::{self, ApplyError},
     service::Identity,
     wire::{self, response::Body},
@@ -26,6 +26,8 @@ impl Server {
         let records = records(id, apply)?;
         let touched: BTreeSet<Fid> = records.iter().flat_map(|record| record.op.touches()).collect();
         let work = Work {
+            // What the client has just written it need not ask for.
+            promised: self.promise(caller, touched.iter().copied()),
             who: caller.who,
             instance: self.sessions().instance(caller.session).unwrap_or_default(),
             touched: touched.clone(),
@@ -105,6 +107,7 @@ fn records(id: VolumeId, apply: wire::Apply) -> Result<Vec<Record>, Refusal> {
 
 /// The records of one call, on their way through the volume's writer.
 struct Work {
+    promised: bool,
     who: Identity,
     instance: Vec<u8>,
     touched: BTreeSet<Fid>,
@@ -122,7 +125,7 @@ impl Work {
         let mut statuses = Vec::new();
         for fid in &self.touched {
             if let Some(status) = status(txn, *fid, self.who)? {
-                statuses.push((&status).into());
+                statuses.push((&Status { promised: self.promised, ..status }).into());
             }
         }
         Ok(wire::Applied { statuses, before: Some(before), after: Some(stamp(txn)) })

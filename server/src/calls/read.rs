@@ -160,7 +160,7 @@ impl Server {
     }
 
     /// Promises the caller to break a callback before any of these changes.
-    fn promise(&self, caller: Caller, fids: impl IntoIterator<Item = Fid>) -> bool {
+    pub(super) fn promise(&self, caller: Caller, fids: impl IntoIterator<Item = Fid>) -> bool {
         self.promise_keys(caller, fids.into_iter().map(Key::Object))
     }
 
