@@ -1,8 +1,12 @@
 //! Forgetting cached copies: what is below goes first, and what is in use stays and is named.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::unix::ffi::OsStrExt,
+    time::Duration,
+};
 
-use coda_proto::control::{Failure, FailureKind, Flushed, Kept};
+use coda_proto::control::{Failure, FailureKind, Flushed, Kept, unescape};
 
 use super::wrong;
 use crate::{
@@ -18,6 +22,8 @@ use crate::{
 const NAMED: usize = 100;
 /// Processes that are named for one object, at most.
 const HOLDERS: usize = 5;
+/// How long processes are looked at.
+const LOOKING: Duration = Duration::from_secs(1);
 
 impl Venus {
     /// Forgets an object and what is below it. Where its volume lives is looked up again in any case.
@@ -34,7 +40,7 @@ impl Venus {
         for root in &roots {
             self.look_up_again(*root);
         }
-        flushed.map_err(|error| failure(path, &error))
+        Ok(with_holders(flushed.map_err(|error| failure(path, &error))?).await)
     }
 
     /// Forgets whatever of a volume can be forgotten.
@@ -46,11 +52,11 @@ impl Venus {
         let all = self.core.cache.store(|store| store.of_volume(id.realm, id.fid.volume));
         let flushed = all.and_then(|all| self.flush(all.into_iter().map(|(id, _)| id).collect()));
         self.look_up_again(id);
-        flushed.map_err(|error| failure(path, &error))
+        Ok(with_holders(flushed.map_err(|error| failure(path, &error))?).await)
     }
 
     /// Forgets whatever can be forgotten.
-    pub(super) fn flush_cache(&self) -> Result<Flushed, Failure> {
+    pub(super) async fn flush_cache(&self) -> Result<Flushed, Failure> {
         let all = self.core.cache.store(|store| {
             let mut all = BTreeSet::new();
             for (realm, volume) in store.volumes()? {
@@ -58,7 +64,8 @@ impl Venus {
             }
             Ok(all)
         });
-        all.and_then(|all| self.flush(all)).map_err(|error| failure("the cache", &error))
+        let flushed = all.and_then(|all| self.flush(all));
+        Ok(with_holders(flushed.map_err(|error| failure("the cache", &error))?).await)
     }
 
     fn mounted_volume(&self, name: &str) -> Result<ObjectId, Failure> {
@@ -117,45 +124,61 @@ impl Venus {
             self.core.cache.demote(*id)?;
         }
         kept.truncate(NAMED);
-        let named = |(_, path, why): (ObjectId, String, &str)| Kept { why: reason(&path, why), path };
+        let named = |(_, path, why): (ObjectId, String, &str)| Kept { path, why: why.to_owned() };
         flushed.kept = kept.into_iter().map(named).collect();
         Ok(flushed)
     }
 }
 
-/// Why it stays, with the processes that have it open where they can be seen.
-fn reason(path: &str, why: &str) -> String {
-    match holders(path).as_slice() {
-        [] => why.to_owned(),
-        pids => format!("{why} (by process {})", pids.join(", ")),
+/// Adds the processes that have what stayed open, where they can be seen. Nothing waits for them: looking
+/// at a process that is stuck may get stuck too.
+async fn with_holders(mut flushed: Flushed) -> Flushed {
+    if flushed.kept.is_empty() {
+        return flushed;
     }
+    let paths: Vec<String> = flushed.kept.iter().map(|kept| kept.path.clone()).collect();
+    let looked = tokio::time::timeout(LOOKING, tokio::task::spawn_blocking(move || holders(&paths)));
+    if let Ok(Ok(mut holders)) = looked.await {
+        for kept in &mut flushed.kept {
+            if let Some(pids) = holders.remove(&kept.path) {
+                kept.why = format!("{} (by process {})", kept.why, pids.join(", "));
+            }
+        }
+    }
+    flushed
 }
 
-/// Processes that have this path open. Those of other users can be seen by root only.
-fn holders(path: &str) -> Vec<String> {
-    let path = coda_proto::control::unescape(path);
-    let path = std::path::Path::new(std::ffi::OsStr::new(std::str::from_utf8(&path).unwrap_or("")));
-    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+/// Processes that have these paths open. Those of other users can be seen by root only.
+fn holders(paths: &[String]) -> BTreeMap<String, Vec<String>> {
+    let wanted: BTreeMap<Vec<u8>, &String> = paths.iter().map(|path| (unescape(path), path)).collect();
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let Ok(processes) = std::fs::read_dir("/proc") else { return found };
     let numbers = processes.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let holds = |pid: &String| {
-        pid.bytes().all(|byte| byte.is_ascii_digit())
-            && std::fs::read_dir(format!("/proc/{pid}/fd"))
-                .is_ok_and(|open| open.flatten().any(|fd| fd.path().read_link().is_ok_and(|to| to == path)))
-    };
-    numbers.filter(holds).take(HOLDERS).collect()
+    for pid in numbers.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) {
+        let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        let files: BTreeSet<_> = open.flatten().filter_map(|fd| fd.path().read_link().ok()).collect();
+        for path in files.iter().filter_map(|file| wanted.get(file.as_os_str().as_bytes())) {
+            let pids = found.entry((*path).clone()).or_default();
+            if pids.len() < HOLDERS {
+                pids.push(pid.clone());
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_process_that_has_a_file_open_is_named() {
+    #[tokio::test]
+    async fn a_process_that_has_a_file_open_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().canonicalize().unwrap().join("held");
-        let text = path.display().to_string();
-        assert_eq!(reason(&text, "it is open"), "it is open");
+        let path = dir.path().canonicalize().unwrap().join("held").display().to_string();
+        let kept = Flushed { objects: 0, kept: vec![Kept { path: path.clone(), why: "it is open".into() }] };
+        assert_eq!(with_holders(kept.clone()).await, kept);
         let _held = std::fs::File::create(&path).unwrap();
-        assert_eq!(reason(&text, "it is open"), format!("it is open (by process {})", std::process::id()));
+        let why = &with_holders(kept).await.kept[0].why;
+        assert_eq!(*why, format!("it is open (by process {})", std::process::id()));
     }
 }

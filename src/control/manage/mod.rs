@@ -38,7 +38,7 @@ impl Manager for Venus {
             }
             Request::FlushObject { path } => self.flush_object(who, &path).await.map(Reply::Flushed),
             Request::FlushVolume { path } => self.flush_volume(who, &path).await.map(Reply::Flushed),
-            Request::FlushCache => self.flush_cache().map(Reply::Flushed),
+            Request::FlushCache => self.flush_cache().await.map(Reply::Flushed),
             Request::GetFid { path } => self.fid(who, &path).await.map(Reply::Fid),
             Request::GetPath { fid } => self.path_of_fid(&fid).map(Reply::Path),
             Request::GetMountPoint { volume } => self.mount_of(&volume).map(Reply::Path),
