@@ -73,8 +73,6 @@ pub struct Config {
     pub controlsocket: PathBuf,
     /// A call without a sign of life for this long marks its server dead.
     pub rpc_timeout: Duration,
-    /// A live server that was silent for this long is probed.
-    pub serverprobe: Duration,
     /// Other users of the machine may enter the mount.
     pub allow_other: bool,
     /// The user whose mount it is when root runs venus.
@@ -104,7 +102,6 @@ impl Config {
             known_realms: None,
             realm: None,
             rpc_timeout: Duration::from_secs(15),
-            serverprobe: Duration::from_secs(150),
             allow_other: false,
             primaryuser: None,
             log: "info".into(),

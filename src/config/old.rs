@@ -25,6 +25,7 @@ pub const OLD: &[(&str, Old)] = &[
     ("authservers", Old::Obsolete("any server of a realm answers")),
     ("masquerade", Old::Obsolete("a client is known by its key, never by its address and port")),
     ("masquerade_port", Old::Obsolete("the port is always the kernel's choice")),
+    ("serverprobe", Old::Obsolete("a live server that was silent for 150 s is probed, always")),
     ("RPC2_retries", Old::Obsolete("QUIC resends by itself")),
     ("cml_entries", Old::Obsolete("nothing limits the number of records but the disk")),
     ("hoard_entries", Old::Obsolete("nothing limits their number")),

@@ -74,11 +74,6 @@ pub const SETTINGS: &[Setting] = &[
         get: |c| units::time_text(c.rpc_timeout),
     },
     Setting {
-        name: "serverprobe",
-        set: |c, v| positive_time(v).map(|time| c.serverprobe = time),
-        get: |c| units::time_text(c.serverprobe),
-    },
-    Setting {
         name: "allow_other",
         set: |c, v| truth(v).map(|yes| c.allow_other = yes),
         get: |c| u8::from(c.allow_other).to_string(),
