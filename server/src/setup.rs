@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use coda_proto::{
-    Acl, Author, Base, Dot, Fid, Op, Past, Record, Refusal, Rights, ServerId, VolumeId, merge, wire,
+    Acl, Author, Base, Dot, Fid, Op, Past, Record, Refusal, Rights, ServerId, VolumeId,
+    merge::{self, Head, Replica as _},
+    wire,
 };
 
 use crate::{
     config::Durability,
     location::{Realm, VolumeEntry},
-    store::{NewReplica, RealmStore, Replica, StoreError},
+    store::{NewReplica, RealmStore, Replica, StoreError, Txn},
 };
 
 /// The name of a realm's root volume unless it is given another.
@@ -96,6 +98,31 @@ pub fn create(
         replica.write(|batch| records.iter().try_for_each(|record| seed(batch, *id, record)), || Ok(()))?;
     }
     Ok(())
+}
+
+/// Says that what the replicas at `dir` hold is all there is: those that wait for peers serve again. For a
+/// volume whose other members are lost. Answers the volumes that waited.
+pub fn accept(dir: &Path, durability: Durability, now: i64) -> Result<Vec<VolumeId>, StoreError> {
+    let (own, realm) = RealmStore::look(dir)?.load()?;
+    let mut accepted = Vec::new();
+    for (id, volume) in &realm.volumes {
+        let Some(member) = realm.replica_at(*id, own) else { continue };
+        let new = NewReplica { volume: *id, replica: member.replica, acl: volume.acl.clone(), joining: true };
+        Replica::create(dir, &new, durability, now)?;
+        let replica = Replica::open(dir, *id, member.replica, 0, durability, now)?;
+        if replica.read(|view| Ok(view.volume_row()?.joined))? {
+            continue;
+        }
+        let begin = |txn: &mut Txn<'_>| -> Result<(), StoreError> {
+            if txn.past(Fid::root(*id))?.is_none_or(|past| past.is_empty()) {
+                txn.put_head(Head::root(*id, &volume.acl, 0o755, 0))?;
+            }
+            txn.set_joined(true)
+        };
+        replica.write(|batch| batch.job(begin), || Ok(()))?;
+        accepted.push(*id);
+    }
+    Ok(accepted)
 }
 
 fn seed(batch: &mut crate::store::Batch<'_>, volume: VolumeId, record: &Record) -> Result<(), StoreError> {

@@ -48,6 +48,29 @@ async fn a_second_server_on_one_store_is_refused() {
 }
 
 #[tokio::test]
+async fn a_lost_replica_serves_nothing_until_its_operator_accepts_what_is_there() {
+    let place = Place::new(Rights::ALL);
+    let server = place.open();
+    let member = server.realm().replica_at(place.home, server.id()).unwrap().replica;
+    server.stop();
+    std::fs::remove_dir_all(coda_server::store::replica_dir(&place.path(), member)).unwrap();
+    let server = place.open();
+    let a = Client::new(&server, place.home, 1);
+    assert_eq!(code(a.fetch(a.root(), 0, 0).await), Code::NotJoined);
+    // The other volume is served as ever.
+    let b = Client::new(&server, place.root, 2);
+    assert_eq!(b.names(b.root()).await, ["home"]);
+    server.stop();
+    let accepted = coda_server::setup::accept(&place.path(), coda_server::Durability::Process, 0);
+    assert_eq!(accepted.unwrap(), [place.home]);
+    let server = place.open();
+    let mut a = Client::new(&server, place.home, 1);
+    a.mkdir(a.root(), "d").await.unwrap();
+    server.stop();
+    assert_sound(&place);
+}
+
+#[tokio::test]
 async fn a_large_file_is_uploaded_in_pieces_and_goes_on_after_a_restart() {
     let place = Place::new(Rights::ALL);
     let server = place.open();

@@ -9,9 +9,10 @@ use std::{
 use clap::{Parser, Subcommand};
 use coda_proto::{Rights, wire};
 use coda_server::{
-    ServerConfig,
+    Durability, ServerConfig,
     location::servers,
-    shell::{CodaServer, join, token::Token},
+    setup,
+    shell::{CodaServer, join, nanoseconds, token::Token},
     store::{RealmStore, StoreLock, fsck},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,6 +49,12 @@ enum Command {
     },
     /// Looks whether the store of a server that is not running is sound. Changes nothing.
     Check {
+        /// Where the server keeps everything.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Says that what is here is all there is: replicas that wait for peers, which are lost, serve again.
+    Accept {
         /// Where the server keeps everything.
         #[arg(long)]
         dir: PathBuf,
@@ -146,6 +153,12 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         (Some(Command::Check { dir }), _) => check(&dir),
+        (Some(Command::Accept { dir }), _) => {
+            let _lock = StoreLock::take(&dir)?;
+            let accepted = setup::accept(&dir, Durability::Full, nanoseconds())?;
+            accepted.iter().for_each(|volume| println!("volume {volume} serves what is here"));
+            Ok(())
+        }
         (None, Some(dir)) => serve(dir, cli.listen).await,
         (None, None) => {
             anyhow::bail!("--dir is missing; `codasrv init` makes a realm, `codasrv join` joins one")

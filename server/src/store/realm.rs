@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -60,6 +62,14 @@ impl RealmStore {
         if path(dir).exists() {
             return Err(StoreError::Exists(dir.to_owned()));
         }
+        // Tokens are in it; SQLite gives its log the same mode.
+        let file = path(dir);
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&file)
+            .map_err(StoreError::io(&file))?;
         let mut db = schema::open(&path(dir), &tables::REALM, durability)?;
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute("INSERT INTO identity VALUES (1, ?1, '', 0, 0, '', 0)", params![own.0])?;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -64,7 +64,10 @@ impl Replica {
     /// Makes a replica that is not there. One that is keeps what it has.
     pub fn create(dir: &Path, new: &NewReplica, durability: Durability, now: i64) -> Result<(), StoreError> {
         let path = replica_dir(dir, new.replica);
-        fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
+        // What is in a volume is not for everybody on this machine.
+        let mut private = fs::DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private.create(&path).map_err(StoreError::io(&path))?;
         let mut db = schema::open(&path.join("meta.db"), &tables::REPLICA, durability)?;
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let made = transaction.execute(
