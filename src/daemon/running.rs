@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use anyhow::Context;
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::ending;
 use crate::{
@@ -23,6 +23,7 @@ pub struct Running {
     venus: Arc<Venus>,
     mounted: Mounted,
     control: JoinHandle<()>,
+    watcher: JoinHandle<()>,
 }
 
 impl Running {
@@ -34,6 +35,7 @@ impl Running {
         let spool = config.spooldir();
         let containers = DiskContainers::open(&containers(config), &spool)
             .with_context(|| format!("the cache in {}", config.cachedir.display()))?;
+        let changes = env.changes();
         let database = Database::File(database(config));
         let venus = Venus::start(settings(config), env, Arc::new(containers), database)
             .with_context(|| format!("the cache in {}", config.cachedir.display()))?;
@@ -48,7 +50,8 @@ impl Running {
         let owners =
             Owners { runner: effective_user(), primary: config.primaryuser, shared: config.allow_other };
         let control = tokio::spawn(control.serve(venus.clone(), owners, config.mountpoint.clone()));
-        Ok(Running { venus, mounted, control })
+        let watcher = tokio::spawn(look_again(venus.clone(), changes));
+        Ok(Running { venus, mounted, control, watcher })
     }
 
     /// The mount.
@@ -59,10 +62,18 @@ impl Running {
     /// Unmounts, says goodbye to the servers, closes the cache.
     pub async fn stop(self) -> anyhow::Result<()> {
         let unmounted = ending::unmount(self.mounted).await;
+        self.watcher.abort();
         self.control.abort();
         let _ = self.control.await;
         self.venus.stop().await;
         unmounted
+    }
+}
+
+/// Looks for servers that were away whenever the machine's network changes.
+async fn look_again(venus: Arc<Venus>, mut changes: watch::Receiver<u64>) {
+    while changes.changed().await.is_ok() {
+        venus.core.peers.probe_now();
     }
 }
 
