@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coda_proto::{BULK_LIMIT, Contents, INLINE_LIMIT, Kind, Op, Rights, Sibling, wire};
+use coda_proto::{BULK_LIMIT, Contents, Fid, INLINE_LIMIT, Kind, Op, Rights, Sibling, wire};
 use futures::future::join_all;
 
 use super::{
@@ -291,7 +291,11 @@ impl Core {
         let reading = self.read_still(id, file).await?;
         let (contents, reading) = match &reading.inline {
             Some(bytes) => (Contents::Inline(bytes.clone()), reading),
-            None => (Contents::Uploaded(self.upload(id, &view, file, &reading).await?), reading),
+            None => {
+                let (container, what) = (&*file.container, (reading.length, reading.hash));
+                let handle = self.upload(id, view.row.status.parent, container, what).await?;
+                (Contents::Uploaded(handle), reading)
+            }
         };
         if file.container.snapshot().map_err(|error| cache::io(id.fid, error))? != reading.snapshot {
             return Err(Failure::NoUpload);
@@ -363,12 +367,12 @@ impl Core {
     }
 
     /// Brings contents to every live member ahead of their Store. One member is enough to go on.
-    async fn upload(
+    pub(super) async fn upload(
         &self,
         id: ObjectId,
-        view: &View,
-        file: &OpenFile,
-        reading: &Reading,
+        directory: Fid,
+        container: &dyn Container,
+        (length, hash): (u64, [u8; 32]),
     ) -> std::result::Result<[u8; 16], Failure> {
         let (realm, group) = self.group(id).await.map_err(|error| match super::is_disconnected(&error) {
             true => Failure::Away,
@@ -381,17 +385,16 @@ impl Core {
         let sent = members.iter().map(|server| async {
             let mut offset = 0;
             loop {
-                let length = (reading.length - offset).min(BULK_LIMIT as u64) as usize;
-                let mut piece = vec![0; length];
-                let read = file.container.read_at(offset, &mut piece).map_err(|e| cache::io(id.fid, e))?;
+                let mut piece = vec![0; (length - offset).min(BULK_LIMIT as u64) as usize];
+                let read = container.read_at(offset, &mut piece).map_err(|e| cache::io(id.fid, e))?;
                 piece.truncate(read);
                 let body = wire::request::Body::Upload(wire::Upload {
                     volume: id.fid.volume.0,
                     handle: handle.to_vec().into(),
-                    directory: Some(view.row.status.parent.into()),
+                    directory: Some(directory.into()),
                     offset,
-                    length: reading.length,
-                    hash: reading.hash.to_vec().into(),
+                    length,
+                    hash: hash.to_vec().into(),
                 });
                 let asked =
                     self.peers.ask_one(&realm, *server, body, piece.into(), Priority::Foreground).await;

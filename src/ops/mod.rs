@@ -46,6 +46,9 @@ use crate::{
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
+/// Resolution of one object is not asked for again sooner.
+const RESOLVE_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// The cache manager's working parts.
 pub struct Core {
     pub(crate) env: Arc<dyn Env>,
@@ -184,6 +187,8 @@ impl Core {
         let core = self.me();
         self.spawn(async move {
             core.resolve(id, Priority::Background).await;
+            // Whoever still finds it lagging need not ask at once again.
+            tokio::time::sleep(RESOLVE_PAUSE).await;
             locked(&core.resolving).remove(&(id.realm, id.fid));
         });
     }

@@ -16,8 +16,8 @@ use std::{
 };
 
 use coda_proto::{
-    APPLY_BYTES, APPLY_RECORDS, Author, Base, Code, Dot, Fid, Op, Past, Record, Refusal, ServerId, Status,
-    VolumeId, wire,
+    APPLY_BYTES, APPLY_RECORDS, Author, Base, Code, Contents, Dot, Fid, Op, Past, Record, Refusal, ServerId,
+    Status, VolumeId, wire,
 };
 use tokio::sync::oneshot;
 
@@ -311,7 +311,7 @@ impl Core {
     /// Sends a batch. Answers those left from an earlier run for which nobody answered.
     async fn send(&self, outbox: &Arc<Outbox>, mut batch: Vec<Pending>) -> Vec<Pending> {
         let root = ObjectId { realm: outbox.realm, fid: Fid::root(outbox.volume) };
-        let (mut pauses, mut groups) = (0, 0);
+        let (mut pauses, mut groups, mut uploads) = (0, 0, 0);
         loop {
             let (realm, group) = match self.group(root).await {
                 Ok(found) => found,
@@ -353,6 +353,10 @@ impl Core {
                     continue;
                 }
                 Verdict::Away => return self.away(outbox, batch),
+                Verdict::NoUpload if uploads == 0 && self.upload_again(outbox, &mut batch).await => {
+                    uploads += 1;
+                    continue;
+                }
                 Verdict::Stale(refusal) => Failure::Stale(refusal),
                 Verdict::Refused(refusal) => Failure::Refused(refusal),
                 Verdict::NoUpload => Failure::NoUpload,
@@ -360,6 +364,27 @@ impl Core {
             };
             self.fail(outbox, batch, failure);
             return Vec::new();
+        }
+    }
+
+    /// The contents of a Store that an earlier run left are no longer at the servers: brings them there
+    /// once more, if they are still what the record says. Answers whether they are there.
+    async fn upload_again(&self, outbox: &Outbox, batch: &mut [Pending]) -> bool {
+        let [Pending { record, reply: None, .. }] = batch else { return false };
+        let Op::Store { fid, length, hash, contents, .. } = &mut record.op else { return false };
+        let id = ObjectId { realm: outbox.realm, fid: *fid };
+        let Ok(Some(view)) = self.cache.view(id) else { return false };
+        let Some(data) = view.row.data.filter(|data| data.dot == Some(record.dot)) else { return false };
+        let Ok(container) = self.cache.containers.open(data.container) else { return false };
+        if !super::restart::digest(&*container).is_ok_and(|digest| digest == (*length, *hash)) {
+            return false;
+        }
+        match self.upload(id, view.row.status.parent, &*container, (*length, *hash)).await {
+            Ok(handle) => {
+                *contents = Contents::Uploaded(handle);
+                true
+            }
+            Err(_) => false,
         }
     }
 
@@ -544,7 +569,7 @@ impl Core {
     /// again, and contents that are nowhere else are kept where people find them.
     fn drop_left(&self, outbox: &Outbox, log: u64, record: Record, failure: &Failure) {
         tracing::warn!(dot = %record.dot, verb = record.op.verb(), ?failure, "left over, and refused");
-        self.say("conflict", format!("{} of an earlier run was refused", record.op.verb()));
+        self.say("conflict", format!("{} of an earlier run was refused: {failure:?}", record.op.verb()));
         let mut change = Change::of(Edit::Unlog(log));
         for fid in record.op.touches() {
             let id = ObjectId { realm: outbox.realm, fid };

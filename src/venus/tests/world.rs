@@ -41,6 +41,8 @@ pub enum Weather {
     Closed,
     /// Calls never end.
     Hung,
+    /// Calls never end if they are mutations, which do not arrive.
+    HangsOnApply,
     /// Mutations arrive, their answers do not; as many as this.
     LosesAnswers(u32),
 }
@@ -238,7 +240,7 @@ impl Env for ClientEnv {
             let call = name(&request);
             world.calls.lock().unwrap().push((id, call));
             let (server, weather) = world.at(id)?;
-            if weather == Weather::Hung {
+            if weather == Weather::Hung || (weather == Weather::HangsOnApply && call == "apply") {
                 tokio::time::sleep(silence).await;
                 return Err(CallError::Silent);
             }
