@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use coda_proto::{Fid, VolumeId};
+use coda_proto::{Fid, Past, VolumeId};
 
 use super::{Cache, Result};
 use crate::venus::face::{Forget, ObjectId};
@@ -54,14 +54,17 @@ impl Cache {
         Mark(self.ground().promises.entry(realm).or_default().now)
     }
 
-    /// Believes a promise that was asked for at `mark`, unless it was broken since.
-    pub fn believe(&self, id: ObjectId, mark: Mark) -> Result<bool> {
+    /// Believes a promise for the version `past` that was asked for at `mark`, unless it was broken since,
+    /// or something else is cached by now: a mutation of ours may have come between.
+    pub fn believe(&self, id: ObjectId, mark: Mark, past: &Past) -> Result<bool> {
         let mut ground = self.ground();
         if ground.promises.entry(id.realm).or_default().since(mark, id.fid) || !ground.load(id)? {
             return Ok(false);
         }
-        ground.table.get_mut(&id).expect("just loaded").valid = true;
-        Ok(true)
+        let node = ground.table.get_mut(&id).expect("just loaded");
+        let same = node.row.status.past == *past;
+        node.valid |= same;
+        Ok(same)
     }
 
     /// A promise is void: the next use asks again, and the kernel is told.

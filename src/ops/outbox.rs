@@ -460,7 +460,7 @@ impl Core {
                 let same = statuses.len() == members && statuses.iter().all(|status| status.past == *past);
                 let promised = statuses.iter().all(|status| status.promised);
                 match same && promised && !lagging {
-                    true if is_last => valid.push((id, *mark)),
+                    true if is_last => valid.push((id, *mark, past.clone())),
                     // More of ours is on its way, and will say.
                     true => {}
                     false => doubted.push(id),
@@ -474,8 +474,8 @@ impl Core {
         if lagging {
             expected.keys().for_each(|fid| self.request_resolve(ObjectId { realm: outbox.realm, fid: *fid }));
         }
-        for (id, mark) in valid {
-            if !matches!(self.cache.believe(id, mark), Ok(true)) {
+        for (id, mark, past) in valid {
+            if !matches!(self.cache.believe(id, mark, &past), Ok(true)) {
                 doubted.push(id);
             }
         }

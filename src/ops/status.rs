@@ -132,7 +132,7 @@ impl Core {
             if lagging {
                 self.request_resolve(id);
             } else if complete && promised {
-                self.cache.believe(id, mark)?;
+                self.cache.believe(id, mark, &status.past)?;
             }
         }
         Ok(choice)
