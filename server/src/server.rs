@@ -62,29 +62,36 @@ impl Server {
             changing: tokio::sync::Mutex::new(()),
             refreshing: AtomicBool::new(false),
         });
-        server.open_volumes(&server.realm(), None)?;
+        server.make_replicas(&server.realm(), None)?;
+        server.open_volumes(&server.realm())?;
         Ok(server)
     }
 
-    /// Opens the replicas that `realm` says are here and are not open yet. Those that `before` did not
-    /// know are made.
-    fn open_volumes(&self, realm: &Realm, before: Option<&Realm>) -> Result<(), StoreError> {
+    /// Makes the replicas that `realm` puts here and that are not here. Those of volumes that `before` did
+    /// not know begin empty; any other has history that this disk does not have, and meets its peers first.
+    fn make_replicas(&self, realm: &Realm, before: Option<&Realm>) -> Result<(), StoreError> {
         for (id, volume) in &realm.volumes {
+            let Some(member) = realm.replica_at(*id, self.id) else { continue };
+            if replica_dir(&self.config.dir, member.replica).join("meta.db").exists() {
+                continue;
+            }
+            let new = before.is_some_and(|before| !before.volumes.contains_key(id));
+            let joining = !new || volume.info.epoch > 1;
+            let new = NewReplica { volume: *id, replica: member.replica, acl: volume.acl.clone(), joining };
+            Replica::create(&self.config.dir, &new, self.config.durability, self.env.now())?;
+        }
+        Ok(())
+    }
+
+    /// Opens the replicas that `realm` says are here and are not open yet.
+    fn open_volumes(&self, realm: &Realm) -> Result<(), StoreError> {
+        for id in realm.volumes.keys() {
             let Some(member) = realm.replica_at(*id, self.id) else { continue };
             if self.volumes().contains_key(id) {
                 continue;
             }
-            let durability = self.config.durability;
-            if !replica_dir(&self.config.dir, member.replica).join("meta.db").exists() {
-                // Any other volume has history that this disk does not have: its peers come first.
-                let new = before.is_some_and(|before| !before.volumes.contains_key(id));
-                let joining = !new || volume.info.epoch > 1;
-                let new =
-                    NewReplica { volume: *id, replica: member.replica, acl: volume.acl.clone(), joining };
-                Replica::create(&self.config.dir, &new, durability, self.env.now())?;
-            }
-            let replica =
-                Replica::open(&self.config.dir, *id, member.replica, self.boot, durability, self.env.now())?;
+            let (durability, now) = (self.config.durability, self.env.now());
+            let replica = Replica::open(&self.config.dir, *id, member.replica, self.boot, durability, now)?;
             let volume = Volume::new(self.id, replica, self.env.clone(), self.config.crash.clone());
             let attending = resolution::attend(self.me.clone(), Arc::downgrade(&volume));
             self.volumes.write().expect("never held across a panic").insert(*id, volume);
@@ -99,11 +106,13 @@ impl Server {
         if new == *old {
             return Ok(());
         }
+        // First the replicas: a crash in between must not make a new volume look like a lost one.
+        self.make_replicas(&new, Some(&old))?;
         self.store.save(&new)?;
         let changed = changed_groups(&old, &new);
         let config = new.config;
         *self.realm.write().expect("never held across a panic") = Arc::new(new);
-        self.open_volumes(&self.realm(), Some(&old))?;
+        self.open_volumes(&self.realm())?;
         let mine = |id: &VolumeId| self.realm().replica_at(*id, self.id).is_some();
         let gone: Vec<VolumeId> = self.volumes().keys().filter(|id| !mine(id)).copied().collect();
         for id in gone {
