@@ -85,9 +85,14 @@ impl Past {
         both
     }
 
-    /// Forgets authors that every past is taken to include.
+    /// Forgets authors that every past is taken to include, but not the last of them: an object must not
+    /// look like a runt because everybody who wrote it has retired.
     pub fn retire(&mut self, retired: impl Fn(Author) -> bool) {
+        let last = self.0.last_key_value().map(|(author, seq)| (*author, *seq));
         self.0.retain(|author, _| !retired(*author));
+        if self.0.is_empty() {
+            self.0.extend(last);
+        }
     }
 
     /// Authors and their highest seq, in order of author.

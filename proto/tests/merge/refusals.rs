@@ -2,7 +2,7 @@
 
 use coda_proto::{
     Author, Base, Code, Dot, Fid, Op, Past, Record,
-    merge::{ApplyError, apply},
+    merge::{ApplyError, Replica, apply},
 };
 
 use crate::{
@@ -167,4 +167,40 @@ fn a_record_names_what_its_author_saw() {
     let never_was = Base { fid: f, past: Past::of(Dot::new(Author(9), 99)) };
     let lacking = apply(&mut site.state, &record(vec![never_was])).unwrap_err();
     assert_eq!(refusal(lacking), (Code::NeedsResolve, Some(f)));
+}
+
+#[test]
+fn what_a_retired_author_wrote_is_included_once_all_members_held_it() {
+    let Start { mut history, mut site, f, .. } = start();
+    site.make(&mut history, false, store(f, "old")).unwrap();
+    let (mut a, mut b) = (site.fork(20), site.fork(21));
+    b.make(&mut history, false, store(f, "of b")).unwrap();
+    a.join(&b);
+    for site in [&mut a, &mut b] {
+        // Equal at both: the entries of the retired author go, on both.
+        site.state.retire(Author(9));
+        for mut head in site.state.heads().cloned().collect::<Vec<_>>() {
+            head.past.retire(|author| author == Author(9));
+            assert!(!head.past.is_empty());
+            site.state.put_head(head).unwrap();
+        }
+    }
+    assert_eq!(a.state, b.state);
+    // A store on that base replaces what is there, and so it arrives.
+    let next = a.make(&mut history, false, store(f, "next")).unwrap();
+    b.receive(&next).unwrap();
+    assert_eq!(a.state, b.state);
+    assert_eq!(b.state.head(f).unwrap().unwrap().siblings.len(), 1);
+}
+
+#[test]
+fn what_a_retired_author_wrote_and_a_member_missed_is_not_taken_for_dropped() {
+    let Start { mut history, mut site, f, .. } = start();
+    let mut behind = site.fork(20);
+    site.make(&mut history, false, store(f, "missed")).unwrap();
+    site.state.retire(Author(9));
+    behind.state.retire(Author(9));
+    behind.join(&site);
+    assert_eq!(behind.state.head(f).unwrap().unwrap().siblings.len(), 1);
+    assert_eq!(site.joined(&behind).state, behind.state);
 }

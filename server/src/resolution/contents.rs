@@ -7,7 +7,7 @@ use coda_proto::{
     wire::{self, request, response},
 };
 
-use super::exchange::Failure;
+use super::{SILENCE, exchange::Failure};
 use crate::{
     blocking::blocking,
     server::Server,
@@ -120,7 +120,7 @@ impl Server {
     ) -> Result<Option<bytes::Bytes>, Failure> {
         let contents = hash.to_vec().into();
         let meet = wire::Meet { volume: volume.id.0, contents, offset, ..Default::default() };
-        match self.ask_peer(peer, request::Body::Meet(meet)).await {
+        match self.ask_peer(peer, request::Body::Meet(meet), SILENCE).await {
             Ok((response::Body::Met(_), bytes)) => Ok(Some(bytes)),
             Ok(_) => Err(wrong().into()),
             Err(Failure::Refused(refusal)) if refusal.code == Code::Gone => Ok(None),

@@ -1,6 +1,6 @@
 //! One meeting, from the side of who asks.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use coda_proto::{
@@ -46,12 +46,14 @@ impl Server {
         &self,
         volume: &Arc<Volume>,
         peer: &wire::ServerInfo,
+        silence: Duration,
     ) -> Result<usize, Failure> {
-        let _one_at_a_time = volume.meetings.turn.acquire().await.expect("never closed");
         let server = ServerId::new(peer.id)?;
+        let turn = volume.meetings.turn(server);
+        let _one_at_a_time = turn.acquire().await.expect("never closed");
         let mut changed = 0;
         loop {
-            let heard = self.hear(volume, server, peer).await?;
+            let heard = self.hear(volume, server, peer, silence).await?;
             let last = heard.last;
             let mut fetched = BTreeMap::new();
             for (sibling, hash) in volume.read(|view| Ok(lacking(view, &heard.states)?))? {
@@ -74,6 +76,7 @@ impl Server {
         volume: &Volume,
         server: ServerId,
         peer: &wire::ServerInfo,
+        silence: Duration,
     ) -> Result<Heard, Failure> {
         let (known, row) = volume.read(|view| Ok((view.peer(server)?, view.volume_row()?)))?;
         let (incarnation, upto) = known.unwrap_or_default();
@@ -87,7 +90,7 @@ impl Server {
                 my_change_seq: row.change_seq,
                 ..Default::default()
             });
-            let (body, _) = self.ask_peer(peer, body).await?;
+            let (body, _) = self.ask_peer(peer, body, silence).await?;
             let response::Body::Met(met) = body else { return Err(unexpected().into()) };
             (heard.incarnation, heard.upto) = (met.incarnation, met.upto);
             (heard.last, heard.joined) = (met.last, met.joined);
@@ -143,9 +146,10 @@ impl Server {
         &self,
         peer: &wire::ServerInfo,
         body: request::Body,
+        silence: Duration,
     ) -> Result<(response::Body, Bytes), Failure> {
         let request = wire::Request { body: Some(body), ..Default::default() };
-        let (response, bulk) = self.env().call_peer(peer, request, Bytes::new(), SILENCE).await?;
+        let (response, bulk) = self.env().call_peer(peer, request, Bytes::new(), silence).await?;
         match response.body {
             Some(response::Body::Refusal(refusal)) => Err(Refusal::try_from(refusal)?.into()),
             Some(body) => Ok((body, bulk)),
@@ -167,7 +171,7 @@ impl Server {
         for peer in peers.values() {
             let only = vec![Fid::root(volume.id).into()];
             let body = request::Body::Meet(wire::Meet { volume: volume.id.0, only, ..Default::default() });
-            let (body, _) = self.ask_peer(peer, body).await?;
+            let (body, _) = self.ask_peer(peer, body, SILENCE).await?;
             match body {
                 response::Body::Met(met) if !met.joined => {}
                 _ => {

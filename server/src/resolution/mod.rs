@@ -40,6 +40,8 @@ use schedule::Schedule;
 
 /// Silence of a peer after which a meeting is broken off.
 const SILENCE: Duration = Duration::from_secs(15);
+/// The same where somebody waits and the peer could not be reached the last time.
+const SUSPECT_SILENCE: Duration = Duration::from_secs(2);
 
 /// How long a replica that has yet to meet its peers waits before it looks for them again.
 const NOT_JOINED: Duration = Duration::from_secs(1);
@@ -52,8 +54,8 @@ pub(crate) struct Meetings {
     schedule: Mutex<Schedule>,
     /// The schedule changed.
     woken: Notify,
-    /// One meeting at a time.
-    turn: Semaphore,
+    /// One meeting with each peer at a time.
+    turns: Mutex<BTreeMap<ServerId, Arc<Semaphore>>>,
     /// Of the few records that this replica makes itself: new versions of directories whose listings a
     /// join changed.
     author: Author,
@@ -65,7 +67,7 @@ impl Meetings {
         Meetings {
             schedule: Mutex::default(),
             woken: Notify::new(),
-            turn: Semaphore::new(1),
+            turns: Mutex::default(),
             author,
             made: AtomicU64::new(0),
         }
@@ -108,6 +110,11 @@ impl Meetings {
         f(&mut self.schedule.lock().expect("never held across a panic"))
     }
 
+    fn turn(&self, peer: ServerId) -> Arc<Semaphore> {
+        let mut turns = self.turns.lock().expect("never held across a panic");
+        turns.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
+    }
+
     fn next_dot(&self) -> Dot {
         Dot::new(self.author, self.made.fetch_add(1, Ordering::Relaxed) + 1)
     }
@@ -148,7 +155,7 @@ impl Server {
             Some(scm) => {
                 let joined = wire::admin::Body::MemberJoined(wire::MemberJoined { volume: id.0 });
                 let admin = wire::Admin { body: Some(joined) };
-                self.ask_peer(scm, wire::request::Body::Admin(admin)).await.map(drop)
+                self.ask_peer(scm, wire::request::Body::Admin(admin), SILENCE).await.map(drop)
             }
             None => return false,
         };
@@ -166,18 +173,23 @@ impl Server {
         self.realm().volumes.get(&id).is_some_and(|volume| volume.info.members.len() > 1)
     }
 
-    /// Holds the meetings that are due; answers when to look again.
+    /// Begins the meetings that are due; answers when to look again. A peer that is silent keeps nobody
+    /// from meeting the others.
     async fn attend_once(&self, volume: &Arc<Volume>) -> Instant {
         let peers = self.peers_of(volume.id);
         let due = volume.meetings.schedule(|s| s.due(peers.keys().copied(), Instant::now()));
-        for peer in &due {
-            let met = self.meet_with(volume, &peers[peer]).await;
-            match &met {
-                // The network between us may have come back, without either of us having been away.
-                Ok(_) => self.sessions().peer_heard(*peer),
-                Err(why) => tracing::debug!(volume = %volume.id, %peer, %why, "a meeting failed"),
-            }
-            volume.meetings.schedule(|schedule| schedule.met(*peer, met.is_ok(), Instant::now()));
+        for peer in due {
+            let (server, volume, info) = (self.me(), volume.clone(), peers[&peer].clone());
+            self.env().spawn(Box::pin(async move {
+                let Some(server) = server else { return };
+                let met = server.meet_with(&volume, &info, SILENCE).await;
+                match &met {
+                    // The network between us may have come back, without either of us having been away.
+                    Ok(_) => server.sessions().peer_heard(peer),
+                    Err(why) => tracing::debug!(volume = %volume.id, %peer, %why, "a meeting failed"),
+                }
+                volume.meetings.change(|schedule| schedule.met(peer, met.is_ok(), Instant::now()));
+            }));
         }
         let next = volume.meetings.schedule(|s| s.next(peers.keys().copied(), Instant::now()));
         match self.begin_if_new(volume).await {

@@ -34,6 +34,8 @@ struct Peer {
     failures: u32,
     /// Asked for since the last meeting began.
     asked: bool,
+    /// A meeting is being held.
+    meeting: bool,
 }
 
 impl Schedule {
@@ -68,7 +70,12 @@ impl Schedule {
         (peer.at, peer.asked) = (Some(now), true);
     }
 
-    /// Whom to meet now.
+    /// Whether a peer could not be reached when last asked.
+    pub(super) fn is_suspect(&self, peer: ServerId) -> bool {
+        self.peers.get(&peer).is_some_and(|peer| peer.failures > 0)
+    }
+
+    /// Whom to meet now. Each is not due again before `met` says how it went.
     pub(super) fn due(&mut self, peers: impl Iterator<Item = ServerId>, now: Instant) -> Vec<ServerId> {
         if self.report_at.is_some_and(|at| at <= now) {
             self.report_at = None;
@@ -78,8 +85,8 @@ impl Schedule {
         let mut due = Vec::new();
         for server in peers {
             let peer = self.peers.entry(server).or_default();
-            if peer.at.is_none_or(|at| at <= now) {
-                peer.asked = false;
+            if !peer.meeting && peer.at.is_none_or(|at| at <= now) {
+                (peer.asked, peer.meeting) = (false, true);
                 due.push(server);
             }
         }
@@ -88,13 +95,14 @@ impl Schedule {
 
     /// When to look again.
     pub(super) fn next(&self, peers: impl Iterator<Item = ServerId>, now: Instant) -> Instant {
-        let at = peers.filter_map(|peer| self.peers.get(&peer)?.at).chain(self.report_at);
-        at.min().unwrap_or(now + REGULAR)
+        let waiting = peers.filter_map(|peer| self.peers.get(&peer)).filter(|peer| !peer.meeting);
+        waiting.filter_map(|peer| peer.at).chain(self.report_at).min().unwrap_or(now + REGULAR)
     }
 
     /// A meeting has ended. One that was asked for again meanwhile is held again.
     pub(super) fn met(&mut self, peer: ServerId, well: bool, now: Instant) {
         let peer = self.peers.entry(peer).or_default();
+        peer.meeting = false;
         peer.failures = if well { 0 } else { peer.failures.saturating_add(1) };
         let wait = match (well, peer.asked) {
             (true, true) => Duration::ZERO,

@@ -11,6 +11,7 @@ use coda_proto::{
 };
 use prost::Message;
 
+use super::{SILENCE, SUSPECT_SILENCE};
 use crate::{
     calls::{Answer, Caller, plain},
     server::Server,
@@ -77,8 +78,12 @@ impl Server {
         }
         let (mut changed, mut complete) = (0, true);
         let mut met = Vec::new();
-        for peer in peers.values() {
-            match self.meet_with(&volume, peer).await {
+        for (server, peer) in &peers {
+            let silence = match volume.meetings.schedule(|schedule| schedule.is_suspect(*server)) {
+                true => SUSPECT_SILENCE,
+                false => SILENCE,
+            };
+            match self.meet_with(&volume, peer, silence).await {
                 Ok(count) => {
                     changed += count as u32;
                     met.push(peer);
@@ -92,7 +97,7 @@ impl Server {
         if !matches!(caller.who, Identity::Server(_)) {
             for peer in met {
                 let body = wire::request::Body::Resolve(wire::Resolve { fid: Some(fid.into()) });
-                complete &= self.ask_peer(peer, body).await.is_ok();
+                complete &= self.ask_peer(peer, body, SILENCE).await.is_ok();
             }
         }
         let status = volume.read(|view| Ok(status(view, fid, caller.who)?))?;
