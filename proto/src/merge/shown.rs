@@ -105,10 +105,10 @@ pub(super) fn settle<R: Replica>(
     Ok(changed)
 }
 
-/// Whether rule 1 alone decides about a bound object: it was never moved if it is a directory, and is in
-/// directories that are bound themselves.
+/// Whether rule 1 alone decides about a bound object: if it is a directory it was never moved and holds
+/// nothing yet (its children may have arrived before it), and it is in directories that are bound themselves.
 fn stays_simple<R: Replica>(replica: &R, fid: Fid, places: &[Binding]) -> Result<bool, R::Error> {
-    if fid.is_directory() && !replica.tombstones_of(fid)?.is_empty() {
+    if fid.is_directory() && !(replica.tombstones_of(fid)?.is_empty() && replica.is_empty(fid)?) {
         return Ok(false);
     }
     for place in places {
@@ -243,6 +243,7 @@ impl<R: Replica> Tree<'_, R> {
             let dir = self.seats[&youngest].dir();
             self.raise(dir.expect("it was just seated"))?;
         }
+        self.lower()?;
         self.finish()
     }
 
@@ -288,6 +289,26 @@ impl<R: Replica> Tree<'_, R> {
             dir = self.seats[&dir].dir().expect("it was just seated");
         }
         Ok(())
+    }
+
+    /// Takes back what came back only to hold something that a cycle then put elsewhere.
+    fn lower(&mut self) -> Result<(), R::Error> {
+        loop {
+            let mut idle = Vec::new();
+            for (fid, seat) in &self.seats {
+                let derived = seat.choice.is_some() && seat.bound.is_empty();
+                if derived && fid.is_directory() && !self.comes_back(*fid)? {
+                    idle.push(*fid);
+                }
+            }
+            if idle.is_empty() {
+                return Ok(());
+            }
+            for fid in idle {
+                self.seats.get_mut(&fid).expect("found above").choice = None;
+                self.write(fid)?;
+            }
+        }
     }
 
     /// Directories that are above each other. Every cycle has a member in the scope: what is on one shows

@@ -1,6 +1,9 @@
 //! Stories about names, each with the tree that people see.
 
-use coda_proto::{Code, Fid, Op, merge::Replica, merge::shown::keeps_the_name};
+use coda_proto::{
+    Code, Fid, Op,
+    merge::{Replica, join_objects, shown::keeps_the_name},
+};
 
 use crate::site::{History, Site, name, root, store};
 
@@ -131,4 +134,22 @@ fn links_count_names_and_go_one_by_one() {
     assert_eq!(both(&history, &a, &b).tree(), a.tree());
     let refusal = a.make(&mut history, false, remove(d, "f", f)).unwrap_err();
     assert_eq!(refusal.code, Code::NoEntry);
+}
+
+#[test]
+fn a_cycle_is_noticed_in_whichever_order_its_directories_arrive() {
+    let (mut history, mut a, _, [d, ..]) = start();
+    let inner = Fid::directory(root().volume, a.author, 1);
+    a.make(&mut history, true, mkdir(d, "inner", inner)).unwrap();
+    a.make(&mut history, true, rename(root(), "d", inner, "d", d)).unwrap();
+    for order in [[d, inner], [inner, d]] {
+        let mut other = Site::new(20);
+        for fid in order {
+            let object = a.objects().into_iter().filter(|object| object.head.fid == fid).collect();
+            join_objects(&mut other.state, object).unwrap();
+        }
+        other.join(&a);
+        other.check_tree();
+        assert_eq!(other.state, a.state);
+    }
 }

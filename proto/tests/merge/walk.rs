@@ -136,7 +136,7 @@ fn cases(usual: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(cases(300))]
+    #![proptest_config(cases(500))]
 
     #[test]
     fn one_set_of_records_is_one_state_and_what_the_causal_order_says(steps in steps(40)) {
