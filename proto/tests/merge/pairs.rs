@@ -179,20 +179,19 @@ fn concurrent(start: &Start, ops: &[&Op], logged: bool) {
         }
     }
     // A set of records makes one state, as was just checked, so one member of each set stands for all.
-    let mut one_each: BTreeMap<BTreeSet<Dot>, Site> = BTreeMap::new();
-    for a in &members {
-        for b in members.iter().filter(|b| a.seen.is_superset(&b.seen) || authors.contains(b)) {
-            let joined = a.joined(b);
-            states.meet(&joined, &history);
-            one_each.entry(joined.seen.clone()).or_insert(joined);
+    for author in &authors {
+        for member in members.clone() {
+            let (here, there) = (member.joined(author), author.joined(&member));
+            states.meet(&here, &history);
+            states.meet(&there, &history);
+            if !members.iter().any(|known| known.seen == here.seen) {
+                members.push(here);
+            }
         }
-        one_each.entry(a.seen.clone()).or_insert_with(|| a.clone());
     }
-    for (index, a) in one_each.values().enumerate() {
-        for b in one_each.values().skip(index) {
-            states.meet(&a.joined(b), &history);
-            states.meet(&b.joined(a), &history);
-        }
+    let few = members.len() <= 4;
+    for (index, a) in members.iter().enumerate().filter(|_| few) {
+        members.iter().skip(index).for_each(|b| states.meet(&a.joined(b), &history));
     }
     // Late and repeated records change nothing at who has everything.
     let mut all = authors.iter().fold(start.base.clone(), |all, author| all.joined(author));
