@@ -153,6 +153,11 @@ impl Volume {
         let committed = committed.and_then(|()| self.survive(CrashPoint::BeforeReply));
         if let Err(error) = &committed {
             tracing::error!(volume = %self.id, %error, "a commit failed");
+            if error.is_io() {
+                // The kernel reports a failed write once, and forgets it. Whatever a later sync says, only
+                // what can be read again after a restart is durable.
+                self.stop_queue();
+            }
         }
         for job in jobs {
             let outcome = match &committed {

@@ -139,6 +139,10 @@ fn seal(volume: &Volume, handle: &[u8; 16], upload: &UploadRow) -> Result<bool, 
         containers.abandon(handle)?;
         return Ok(false);
     }
-    containers.seal(handle, &upload.container)?;
+    containers.seal(handle, &upload.container).inspect_err(|_| {
+        // A sync that failed once may claim success the next time: the bytes must come again.
+        let _ = containers.abandon(handle);
+        let _ = containers.remove(&upload.container);
+    })?;
     Ok(true)
 }

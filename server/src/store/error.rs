@@ -52,6 +52,19 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// Whether the disk failed, so that nothing it says about earlier writes can be believed.
+    pub fn is_io(&self) -> bool {
+        match self {
+            StoreError::Sql(rusqlite::Error::SqliteFailure(error, _)) => {
+                error.code == rusqlite::ErrorCode::SystemIoFailure
+            }
+            StoreError::Io { source, .. } => source.kind() != io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+}
+
 impl From<rusqlite::types::FromSqlError> for StoreError {
     fn from(error: rusqlite::types::FromSqlError) -> StoreError {
         Malformed::new("column", error.to_string()).into()
@@ -73,5 +86,25 @@ impl From<StoreError> for Refusal {
             (false, _) => Code::Internal,
         };
         Refusal::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sqlite(code: i32) -> StoreError {
+        rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None).into()
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_a_broken_one() {
+        assert_eq!(Refusal::from(sqlite(rusqlite::ffi::SQLITE_FULL)).code, Code::NoSpace);
+        assert_eq!(Refusal::from(sqlite(rusqlite::ffi::SQLITE_IOERR)).code, Code::Internal);
+        assert!(sqlite(rusqlite::ffi::SQLITE_IOERR_FSYNC).is_io());
+        assert!(!sqlite(rusqlite::ffi::SQLITE_FULL).is_io());
+        let io = |kind: io::ErrorKind| StoreError::io(Path::new("x"))(kind.into());
+        assert_eq!(Refusal::from(io(io::ErrorKind::StorageFull)).code, Code::NoSpace);
+        assert!(io(io::ErrorKind::Other).is_io() && !io(io::ErrorKind::StorageFull).is_io());
     }
 }
