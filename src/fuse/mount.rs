@@ -157,7 +157,7 @@ impl Mounted {
             }
         };
         // What an earlier venus left below kept the directory underneath out of reach; not needed any more.
-        point::clear_stale(&self.at, privileged)?;
+        point::clear_all(&self.at, privileged)?;
         self.below.restore();
         if farewell == Farewell::Clean {
             // A clean end is an end of the session, too; then every answer has been given.

@@ -53,6 +53,15 @@ impl Line {
 /// One dead mount directly at `at` stays for the privileged, who can mount over it: until the new mount
 /// stands nobody may reach the directory underneath.
 pub fn clear_stale(at: &Path, privileged: bool) -> io::Result<()> {
+    clear(at, privileged, usize::from(privileged))
+}
+
+/// Takes away all that earlier lives of venus left at `at`, or above it.
+pub fn clear_all(at: &Path, privileged: bool) -> io::Result<()> {
+    clear(at, privileged, 0)
+}
+
+fn clear(at: &Path, privileged: bool, keep: usize) -> io::Result<()> {
     for _ in 0..MAX_LAYERS {
         let lines = mounts()?;
         let covering: Vec<&Line> = lines.iter().filter(|line| at.starts_with(&line.at)).collect();
@@ -62,7 +71,7 @@ pub fn clear_stale(at: &Path, privileged: bool) -> io::Result<()> {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
         }
         let layers = covering.iter().filter(|line| line.at == top.at && line.is_ours()).count();
-        if privileged && top.at == at && layers == 1 && covering.last() == Some(top) {
+        if top.at == at && layers == keep && covering.last() == Some(top) {
             return Ok(());
         }
         tracing::info!(at = %top.at.display(), "an earlier venus left its mount behind; it is cleared");
@@ -76,7 +85,8 @@ fn is_alive(at: &Path) -> bool {
     let (said, hears) = mpsc::channel();
     let at = at.to_owned();
     let asked = thread::Builder::new().name("stat".into()).spawn(move || {
-        let dead = fs::metadata(at).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
+        // Opened, because attributes that the kernel remembers it tells also of a dead one.
+        let dead = File::open(at).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
         let _ = said.send(!dead);
     });
     // Hung is not dead: what hangs may come back and must not be covered.

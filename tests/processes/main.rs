@@ -1,0 +1,10 @@
+//! Whole processes: the demonstration, and venus with servers that are killed, stopped and brought back.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod demo;
+mod failover;
+mod killed;
+mod servers;
+mod world;

@@ -1,0 +1,69 @@
+//! Servers die, hang and come back while somebody works.
+
+use std::{fs, io, time::Duration};
+
+use crate::{
+    support,
+    world::{World, timed},
+};
+
+fn text(n: usize) -> String {
+    format!("file {n}\n").repeat(100 + n)
+}
+
+#[test]
+fn one_of_three_servers_killed_during_a_copy_is_not_noticed() {
+    let Some(mut world) = World::new(3) else { return };
+    let dir = world.path("copy");
+    fs::create_dir(&dir).unwrap();
+    for n in 0..120 {
+        if n == 40 {
+            world.kill_server(2);
+        }
+        let (done, took) = timed(|| fs::write(dir.join(n.to_string()), text(n)));
+        done.unwrap_or_else(|error| panic!("file {n}: {error}"));
+        assert!(took < Duration::from_secs(5), "file {n} took {took:?}");
+    }
+    for n in 0..120 {
+        assert_eq!(fs::read_to_string(dir.join(n.to_string())).unwrap(), text(n));
+    }
+}
+
+#[test]
+fn a_server_that_hangs_costs_a_single_stall() {
+    let Some(world) = World::new(3) else { return };
+    fs::write(world.path("before"), "x").unwrap();
+    world.server(3).signal(libc::SIGSTOP);
+    let (done, stall) = timed(|| fs::write(world.path("stalled"), "x"));
+    done.unwrap();
+    assert!((Duration::from_secs(13)..=Duration::from_secs(17)).contains(&stall), "{stall:?}");
+    for n in 0..5 {
+        let (done, took) = timed(|| fs::write(world.path(&format!("after-{n}")), "x"));
+        done.unwrap();
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
+    world.server(3).signal(libc::SIGCONT);
+    assert_eq!(fs::read_to_string(world.path("stalled")).unwrap(), "x");
+}
+
+#[test]
+fn with_all_servers_dead_cached_files_are_read_and_changes_fail_as_timed_out() {
+    let Some(mut world) = World::new(2) else { return };
+    fs::write(world.path("cached"), "from memory").unwrap();
+    assert_eq!(fs::read_to_string(world.path("cached")).unwrap(), "from memory");
+    world.kill_server(1);
+    world.kill_server(2);
+    let (result, took) = timed(|| fs::write(world.path("new"), "x"));
+    assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));
+    assert!(took < Duration::from_secs(17), "{took:?}");
+    assert_eq!(fs::read_to_string(world.path("cached")).unwrap(), "from memory");
+    assert_eq!(fs::metadata(world.path("cached")).unwrap().len(), 11);
+
+    world.start_server(1);
+    world.start_server(2);
+    support::within(Duration::from_secs(60), "changes work again", || {
+        let result: io::Result<()> = fs::write(world.path("again"), "x");
+        result.is_ok()
+    });
+    assert_eq!(fs::read_to_string(world.path("again")).unwrap(), "x");
+}
