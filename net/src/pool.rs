@@ -123,24 +123,38 @@ impl Pool {
         let (pool, target) = (self.clone(), target.clone());
         tokio::spawn(async move {
             let made = pool.make(&target).await;
-            pool.settle(target, made.as_ref().ok());
-            settle.send_replace(Some(made));
+            settle.send_replace(Some(pool.settle(target, made)));
         });
         Err(outcome)
     }
 
-    fn settle(&self, target: Target, made: Option<&Arc<Link>>) {
+    /// Decides between what was made and what was there before.
+    fn settle(&self, target: Target, made: Outcome) -> Outcome {
         let mut slots = self.slots();
         let slot = slots.entry(target.clone()).or_default();
         slot.dialing = None;
-        let Some(link) = made else {
-            if slot.up.as_ref().is_none_or(|link| link.connection.close_reason().is_some()) {
-                slots.remove(&target);
+        match (made, slot.up.take()) {
+            // The doubt was wrong: a server that was stopped for a while has answered. Its session lives on.
+            (Ok(new), Some(old)) if old.usable() => {
+                new.connection.close(DONE, b"the old connection lives");
+                slot.up = Some(old.clone());
+                Ok(old)
             }
-            return;
-        };
-        if let Some(old) = slot.up.replace(link.clone()) {
-            old.connection.close(DONE, b"replaced by a new connection");
+            (Ok(new), old) => {
+                if let Some(old) = old {
+                    old.connection.close(DONE, b"replaced by a new connection");
+                }
+                slot.up = Some(new.clone());
+                Ok(new)
+            }
+            (Err(why), Some(old)) if old.connection.close_reason().is_none() => {
+                slot.up = Some(old);
+                Err(why)
+            }
+            (Err(why), _) => {
+                slots.remove(&target);
+                Err(why)
+            }
         }
     }
 
