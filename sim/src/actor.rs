@@ -132,11 +132,15 @@ impl<F: Face> Actor<F> {
         let all = owned || matches!(self.strictness, Strictness::Calm { .. });
         let only = if all { None } else { Some(self.client) };
         let view = View { begun, ended: self.trace.time(), slack: Duration::ZERO, only };
+        let conflict = match self.owner(name) {
+            Some(owner) => self.model().is_uncertain(&private(owner)),
+            None => !all || self.model().may_conflict(&SHARED),
+        };
         match result {
             Ok(Ok(value)) => self.judge(name, value, view),
             Ok(Err(nonsense)) => self.accuse(format!("{name}: {nonsense}")),
             Err(Error::NotFound(_)) => self.judge(name, Value::Absent, view),
-            Err(Error::Conflict(_)) if !all => {}
+            Err(Error::Conflict(_)) if conflict => {}
             Err(Error::Conflict(_) | Error::Busy(_)) if !agreed => {}
             Err(error) => self.accuse(format!("at the end, {name}: {error}")),
         }
@@ -337,12 +341,19 @@ impl<F: Face> Actor<F> {
     /// Whether this error may happen in this weather.
     fn tolerate(&self, what: &str, error: &Error) {
         let calm = matches!(self.strictness, Strictness::Calm { .. });
-        let raced = refused(error) || matches!(error, Error::Gone(_) | Error::Busy(_) | Error::NotFound(_));
-        let nonsense = matches!(error, Error::BadAnswer(..) | Error::BadHandle | Error::UnknownVolume(_));
         let conflict = matches!(error, Error::Conflict(_));
-        if nonsense || (calm && !raced) || (conflict && self.is_mine(what)) {
+        let raced = refused(error)
+            || matches!(error, Error::Gone(_) | Error::Busy(_) | Error::NotFound(_))
+            || (conflict && self.model().may_conflict(&SHARED));
+        let nonsense = matches!(error, Error::BadAnswer(..) | Error::BadHandle | Error::UnknownVolume(_));
+        if nonsense || (calm && !raced) || (conflict && self.is_mine(what) && !self.model().is_uncertain(&self.private)) {
             self.accuse(format!("{what}: {error}"));
         }
+    }
+
+    /// The only client that writes a name, if there is one.
+    fn owner(&self, name: &str) -> Option<usize> {
+        name.split("own-").nth(1)?.trim_end_matches("-x").parse().ok()
     }
 
     /// Whether an operation concerns only names that nobody else writes.

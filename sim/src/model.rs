@@ -176,6 +176,33 @@ impl Model {
             .next()
     }
 
+    /// Whether two clients ever changed one of these names at the same time: only then may there be a conflict
+    /// in a world where nothing is cut. (A rename carries a conflict to another of the names.)
+    pub fn may_conflict(&self, names: &[&str]) -> bool {
+        let changes: Vec<&Operation> = self
+            .operations
+            .iter()
+            .filter(|op| {
+                op.outcome != Outcome::Refused && names.iter().any(|name| op.effects.contains_key(*name))
+            })
+            .collect();
+        changes.iter().enumerate().any(|(at, one)| {
+            changes[at + 1..].iter().any(|other| {
+                let overlap = one.end().is_none_or(|end| other.begun <= end)
+                    && other.end().is_none_or(|end| one.begun <= end);
+                overlap
+                    && one.client != other.client
+                    && one.effects.keys().any(|name| other.effects.contains_key(name))
+            })
+        })
+    }
+
+    /// Whether the caller of an operation on one of these names was told nothing certain: what came after may
+    /// not have known of it, and stands beside it.
+    pub fn is_uncertain(&self, names: &[String]) -> bool {
+        names.iter().any(|name| self.on(name).any(|(_, op)| op.outcome == Outcome::Open))
+    }
+
     /// Acknowledged writes that nothing can have replaced: no other operation on their name began after them,
     /// ran beside them, or ended in the open.
     pub fn lasting(&self) -> Vec<(OpId, String)> {
@@ -281,6 +308,18 @@ mod tests {
         model.end(refused, Outcome::Refused);
         assert!(model.may_see("a", Value::Written(refused), seen_at(9)).is_err());
         assert!(model.may_see("a", Value::Written(77), seen_at(9)).is_err());
+    }
+
+    #[test]
+    fn a_conflict_needs_two_clients_at_the_same_time() {
+        let mut model = Model::default();
+        write(&mut model, 0, 1, Some(2));
+        write(&mut model, 1, 3, Some(4));
+        write(&mut model, 1, 3, Some(5));
+        assert!(!model.may_conflict(&["a"]));
+        write(&mut model, 0, 5, Some(6));
+        assert!(model.may_conflict(&["a", "b"]));
+        assert!(!model.may_conflict(&["b"]));
     }
 
     #[test]

@@ -192,7 +192,8 @@ async fn finale(world: &mut World) -> anyhow::Result<()> {
     for at in 0..world.clients.len() {
         world.set_full(at, false);
     }
-    // Whose death was decided may still die; nobody does after that.
+    // Nobody dies any more.
+    world.peace.store(true, std::sync::atomic::Ordering::Relaxed);
     for slot in &world.servers {
         slot.life.iter().for_each(|(process, _)| process.die_after(u64::MAX));
     }

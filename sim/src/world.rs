@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -95,6 +95,8 @@ pub struct World {
     pub servers: Vec<ServerSlot>,
     /// Clients.
     pub clients: Vec<ClientSlot>,
+    /// Nobody dies any more.
+    pub peace: Arc<AtomicBool>,
     lives: Arc<AtomicU64>,
     dir: PathBuf,
 }
@@ -120,6 +122,7 @@ impl World {
             resolves: false,
             servers: Vec::new(),
             clients: Vec::new(),
+            peace: Arc::default(),
             lives: Arc::default(),
             dir: dir.to_owned(),
         };
@@ -198,9 +201,9 @@ impl World {
         }
         let wanted = *self.chance.pick(&CrashPoint::ALL);
         let left = AtomicU64::new(self.chance.below(1..40));
-        let (process, trace) = (Arc::downgrade(process), self.trace.clone());
+        let (process, trace, peace) = (Arc::downgrade(process), self.trace.clone(), Arc::clone(&self.peace));
         Some(CrashHook(Arc::new(move |point| {
-            if point != wanted || left.fetch_sub(1, Ordering::Relaxed) != 1 {
+            if point != wanted || peace.load(Ordering::Relaxed) || left.fetch_sub(1, Ordering::Relaxed) != 1 {
                 return false;
             }
             let Some(process) = process.upgrade() else { return false };
