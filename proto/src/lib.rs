@@ -10,6 +10,7 @@ pub mod id;
 pub mod merge;
 pub mod name;
 pub mod past;
+pub mod planted;
 pub mod record;
 pub mod refusal;
 pub mod service;

@@ -74,6 +74,8 @@ pub struct Actor<F> {
     pub verdicts: Verdicts,
     /// How it judges.
     pub strictness: Strictness,
+    /// No pauses, and everybody reads what the others write.
+    pub crowded: bool,
     /// Names that only this client writes.
     pub private: Vec<String>,
 }
@@ -84,7 +86,8 @@ impl<F: Face> Actor<F> {
     /// Works until `until`, then rests.
     pub async fn live(&self, until: Duration) {
         while self.trace.time() < until {
-            let pause = self.chance.between(Duration::from_millis(1), Duration::from_millis(700));
+            let longest = if self.crowded { 40 } else { 700 };
+            let pause = self.chance.between(Duration::from_millis(1), Duration::from_millis(longest));
             tokio::time::sleep(pause).await;
             self.step().await;
         }
@@ -92,8 +95,9 @@ impl<F: Face> Actor<F> {
 
     async fn step(&self) {
         let begun = self.trace.time();
-        let name = self.any_name();
-        let what = match self.chance.below(0..100) {
+        let kind = self.chance.below(0..100);
+        let name = if self.crowded { self.crowded_name(kind) } else { self.any_name() };
+        let what = match kind {
             0..=34 => self.read(&name).await,
             35..=69 => self.write(&name).await,
             70..=79 => self.remove(&name).await,
@@ -107,8 +111,14 @@ impl<F: Face> Actor<F> {
         }
     }
 
+    /// Everybody reads what the others write, and nothing is written by two: then nothing excuses an old value.
+    fn crowded_name(&self, kind: u64) -> String {
+        let of = if kind <= 34 { private(self.chance.below(0..3) as usize) } else { self.private.clone() };
+        self.chance.pick(&of[..2]).clone()
+    }
+
     fn any_name(&self) -> String {
-        if !self.private.is_empty() && self.chance.permille(400) {
+        if self.chance.permille(400) {
             return self.chance.pick(&self.private).clone();
         }
         (*self.chance.pick(&SHARED)).to_owned()
@@ -173,6 +183,10 @@ impl<F: Face> Actor<F> {
     }
 
     fn judge(&self, name: &str, value: Value, view: View) {
+        // Two that change a name at the same moment may leave two things under it, of which either shows once
+        // the other is gone. Then all that is certain is that somebody wrote what is seen.
+        let beside = self.owner(name).is_none() && self.model().may_conflict(&SHARED);
+        let view = if beside { View { slack: Duration::MAX, ..view } } else { view };
         let seen = self.model().may_see(name, value, view);
         if let Err(complaint) = seen {
             self.accuse(complaint);
@@ -346,7 +360,10 @@ impl<F: Face> Actor<F> {
             || matches!(error, Error::Gone(_) | Error::Busy(_) | Error::NotFound(_))
             || (conflict && self.model().may_conflict(&SHARED));
         let nonsense = matches!(error, Error::BadAnswer(..) | Error::BadHandle | Error::UnknownVolume(_));
-        if nonsense || (calm && !raced) || (conflict && self.is_mine(what) && !self.model().is_uncertain(&self.private)) {
+        if nonsense
+            || (calm && !raced)
+            || (conflict && self.is_mine(what) && !self.model().is_uncertain(&self.private))
+        {
             self.accuse(format!("{what}: {error}"));
         }
     }

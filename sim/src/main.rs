@@ -37,6 +37,9 @@ struct Options {
     /// Cuts and deaths only.
     #[arg(long)]
     stormy: bool,
+    /// Everybody at once, reading what the others write.
+    #[arg(long, conflicts_with_all = ["calm", "stormy"])]
+    crowded: bool,
     /// Seeds played at the same time (default: one for each core).
     #[arg(long)]
     jobs: Option<usize>,
@@ -50,6 +53,7 @@ impl Options {
         match (self.calm, self.stormy) {
             (true, _) => Climate::Calm,
             (_, true) => Climate::Stormy,
+            _ if self.crowded => Climate::Crowded,
             _ => Climate::Any,
         }
     }
@@ -59,6 +63,7 @@ impl Options {
             Climate::Any => "",
             Climate::Calm => " --calm",
             Climate::Stormy => " --stormy",
+            Climate::Crowded => " --crowded",
         };
         format!("cargo run -p coda-sim -- --seed {seed} --trace{climate}")
     }

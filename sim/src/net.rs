@@ -35,6 +35,8 @@ impl Weather {
         stall: 0,
         duplicate: 0,
     };
+    /// Nothing is lost; ways are of very different length, so that messages overtake each other.
+    pub const FAR: Weather = Weather { slowest: Duration::from_millis(120), ..Weather::FAIR };
     /// Losses, stalls, and requests that arrive again much later.
     pub const FOUL: Weather = Weather {
         fastest: Duration::from_micros(100),

@@ -47,6 +47,8 @@ pub enum Climate {
     Calm,
     /// Cuts and deaths.
     Stormy,
+    /// Nothing breaks, but everybody works without a pause and reads what the others write, far from each other.
+    Crowded,
 }
 
 /// Plays a seed on a runtime of its own.
@@ -60,23 +62,29 @@ async fn run(seed: u64, climate: Climate, print: bool, dir: &Path) -> anyhow::Re
     let (chance, trace) = (Chance::new(seed), Trace::new(print));
     let storm = match climate {
         Climate::Any => chance.permille(600),
-        Climate::Calm => false,
+        Climate::Calm | Climate::Crowded => false,
         Climate::Stormy => true,
     };
-    let foul = chance.permille(400);
+    let crowded = climate == Climate::Crowded || (climate == Climate::Any && !storm && chance.permille(250));
+    let foul = !crowded && chance.permille(400);
     let strictness = match (storm, foul) {
         (true, _) => Strictness::Stormy,
         (false, true) => Strictness::Calm { slack: Duration::from_secs(40) },
         (false, false) => Strictness::Calm { slack: Duration::ZERO },
     };
     let servers = *chance.pick(&[1, 2, 2, 2, 3]);
-    let clients = *chance.pick(&[1, 2, 2, 3]) as usize;
+    let clients = if crowded { 3 } else { *chance.pick(&[1, 2, 2, 3]) as usize };
     trace.say(format_args!("{servers} servers, {clients} clients, {strictness:?}"));
     let mut world = World::new(dir, chance.fork(), trace.clone(), servers, clients, strictness)?;
-    let until = Duration::from_secs(chance.below(20..60));
+    let until = Duration::from_secs(if crowded { chance.below(8..16) } else { chance.below(20..60) });
+    world.crowded = crowded;
+    world.small_caches = storm && chance.permille(400);
     begin(&mut world).await?;
     for client in 0..clients {
         world.start_client(client, until)?;
+    }
+    if crowded {
+        world.fabric.net.set_weather(Weather::FAR);
     }
     if foul {
         world.fabric.net.set_weather(Weather::FOUL);

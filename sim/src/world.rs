@@ -95,6 +95,10 @@ pub struct World {
     pub servers: Vec<ServerSlot>,
     /// Clients.
     pub clients: Vec<ClientSlot>,
+    /// Users make no pauses.
+    pub crowded: bool,
+    /// Clients cache only a few objects.
+    pub small_caches: bool,
     /// Nobody dies any more.
     pub peace: Arc<AtomicBool>,
     lives: Arc<AtomicU64>,
@@ -122,6 +126,8 @@ impl World {
             resolves: false,
             servers: Vec::new(),
             clients: Vec::new(),
+            crowded: false,
+            small_caches: false,
             peace: Arc::default(),
             lives: Arc::default(),
             dir: dir.to_owned(),
@@ -273,8 +279,11 @@ impl World {
             chance: self.chance.fork(),
             wrong_by: Arc::clone(&slot.wrong_by),
         });
-        let config =
+        let mut config =
             VenusConfig { host: slot.host.clone(), rpc_timeout: RPC_TIMEOUT, ..VenusConfig::default() };
+        if self.small_caches {
+            config.cache_objects = 8;
+        }
         let store = slot.store.lock().expect("no holder panics").join("venus.db");
         let face = Venus::start(config, env, Arc::new(disk.clone()), Database::File(store))
             .map_err(|error| anyhow::anyhow!("a client does not start: {error}"))?;
@@ -287,6 +296,7 @@ impl World {
             trace: self.trace.clone(),
             verdicts: self.verdicts.clone(),
             strictness: self.strictness,
+            crowded: self.crowded,
             private: private(at),
         });
         let working = Arc::clone(&actor);

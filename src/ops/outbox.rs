@@ -17,7 +17,9 @@ use std::{
 
 use coda_proto::{
     APPLY_BYTES, APPLY_RECORDS, Author, Base, Code, Contents, Dot, Fid, Op, Past, Record, Refusal, ServerId,
-    Status, VolumeId, wire,
+    Status, VolumeId,
+    planted::{Bug, planted},
+    wire,
 };
 use tokio::sync::oneshot;
 
@@ -153,7 +155,10 @@ impl State {
     /// Draws another author where this one must not write on these bases.
     fn author(&mut self, bases: &[Seen], random: impl Fn() -> u64) -> (Author, bool) {
         let lacks_own = |author: Author| {
-            bases.iter().any(|seen| self.own.get(&seen.fid).is_some_and(|seq| seen.past.seq(author) < *seq))
+            !planted(Bug::WritesWithoutOwn)
+                && bases
+                    .iter()
+                    .any(|seen| self.own.get(&seen.fid).is_some_and(|seq| seen.past.seq(author) < *seq))
         };
         match self.author {
             Some(author)
@@ -182,6 +187,15 @@ impl Core {
     fn outbox(&self, realm: u32, volume: VolumeId) -> Arc<Outbox> {
         let make = || Arc::new(Outbox { realm, volume, state: Mutex::default() });
         locked(&self.outboxes).entry((realm, volume)).or_insert_with(make).clone()
+    }
+
+    /// The bits of a new author.
+    fn drawn(&self) -> u64 {
+        let kept = || self.cache.store(|store| store.kept("instance")).ok().flatten()?.first_chunk().copied();
+        match planted(Bug::ReusesStoreIds) {
+            true => kept().map_or(2, u64::from_le_bytes),
+            false => self.env.random(),
+        }
     }
 
     /// Makes a mutation: `make` turns its stamp into what it does there and here. Ends when its fate is
@@ -215,7 +229,7 @@ impl Core {
                 return Err(Failure::Again);
             }
         }
-        let (author, is_new) = state.author(&bases, || self.env.random());
+        let (author, is_new) = state.author(&bases, || self.drawn());
         state.seq += 1;
         let count = state.count + 1;
         let stamp = Stamp {

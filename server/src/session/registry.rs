@@ -6,7 +6,12 @@ use std::{
     time::Duration,
 };
 
-use coda_proto::{Fid, ServerId, VolumeId, service::EventSource, wire};
+use coda_proto::{
+    Fid, ServerId, VolumeId,
+    planted::{Bug, planted},
+    service::EventSource,
+    wire,
+};
 use tokio::time::Instant;
 
 use super::events::{Events, Outstanding, Source};
@@ -207,7 +212,7 @@ impl Sessions {
 
     /// Tells everybody but `except` who was promised something about `fids`.
     pub fn break_promises(&self, volume: VolumeId, fids: &BTreeSet<Fid>, except: u64) {
-        if fids.is_empty() {
+        if fids.is_empty() || (planted(Bug::LosesBreak) && fids.iter().any(|fid| fid.vnode % 8 == 4)) {
             return;
         }
         let now = Instant::now();

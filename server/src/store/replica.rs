@@ -10,6 +10,7 @@ use std::{
 use coda_proto::{
     Acl, Fid, Kind, VolumeId,
     merge::{Head, Replica as _},
+    planted::{Bug, planted},
 };
 use rusqlite::{Connection, TransactionBehavior, params};
 
@@ -69,6 +70,9 @@ impl Replica {
         private.recursive(true).mode(0o700);
         private.create(&path).map_err(StoreError::io(&path))?;
         let mut db = schema::open(&path.join("meta.db"), &tables::REPLICA, durability)?;
+        if planted(Bug::RepliesBeforeCommit) && !db.is_autocommit() {
+            db.execute_batch("COMMIT")?;
+        }
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let made = transaction.execute(
             "INSERT OR IGNORE INTO volume VALUES (1, ?1, ?2, 0, 0, 0, ?3, ?4, '', '')",
@@ -81,6 +85,10 @@ impl Replica {
                 false => Head::root(new.volume, &new.acl, 0o755, 0),
             })?;
             txn.settle()?;
+        }
+        if planted(Bug::RepliesBeforeCommit) {
+            std::mem::forget(transaction);
+            return Ok(());
         }
         transaction.commit()?;
         Ok(())
