@@ -15,6 +15,7 @@ pub mod record;
 pub mod refusal;
 pub mod service;
 pub mod status;
+pub mod watch;
 
 /// The messages of `schema/*.proto`, generated.
 #[allow(missing_docs, clippy::all)]

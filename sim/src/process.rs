@@ -8,8 +8,9 @@ use std::{
     task::{Context, Poll},
 };
 
+use coda_proto::watch;
 use futures::future::BoxFuture;
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::task::AbortHandle;
 
 /// One life of a client or server.
 pub struct Process {
@@ -31,7 +32,7 @@ impl Process {
     /// A new life.
     pub fn new(name: impl Into<String>) -> Arc<Process> {
         let inner = Inner { tasks: Vec::new(), fuse: None, last_will: None };
-        Arc::new(Process { name: name.into(), inner: Mutex::new(inner), alive: watch::channel(true).0 })
+        Arc::new(Process { name: name.into(), inner: Mutex::new(inner), alive: watch::Sender::new(true) })
     }
 
     /// What is done at the moment of death.

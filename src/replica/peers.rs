@@ -10,10 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use coda_proto::{ServerId, wire};
+use coda_proto::{ServerId, watch, wire};
 use futures::FutureExt;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     time::{Instant, timeout},
 };
 

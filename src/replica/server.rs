@@ -5,11 +5,8 @@ use std::{
     time::Duration,
 };
 
-use coda_proto::{Dot, ServerId, VolumeId, wire};
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use coda_proto::{Dot, ServerId, VolumeId, watch, wire};
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     cop2::Queue,

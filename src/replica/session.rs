@@ -68,7 +68,7 @@ impl Peers {
             self.env.spawn(Box::pin(keep(self.me.clone(), server.clone(), opening)));
         }
         let settled = |state: &SessionState| !matches!(state, SessionState::Opening(_));
-        let settled = state.wait_for(settled).await.map(|state| state.clone());
+        let settled = state.wait_for(settled).await;
         match settled {
             Ok(SessionState::Open(_, session)) => Ok(session),
             Ok(SessionState::Failed(_, error)) => Err(error),

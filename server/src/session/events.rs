@@ -5,12 +5,9 @@ use std::{collections::VecDeque, sync::Arc};
 use coda_proto::{
     Fid,
     service::{BoxFuture, EventSource},
-    wire,
+    watch, wire,
 };
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 use super::registry::Sessions;
 
