@@ -207,6 +207,10 @@ async fn attempt(
     let heard = life.with(&link.life);
     let reading = read_answer(&mut receive, &heard);
     tokio::pin!(writing, reading);
+    // What stands back behind others is not dead while they move.
+    let background = priority == Priority::Background;
+    let others = life.follow(&link.life);
+    tokio::pin!(others);
     let mut written = false;
     loop {
         tokio::select! {
@@ -216,6 +220,7 @@ async fn attempt(
                 outcome?;
                 written = true;
             }
+            () = &mut others, if background => unreachable!("it follows for ever"),
         }
     }
 }

@@ -24,6 +24,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(8);
 const STREAM_WINDOW: u32 = 16 * 1024 * 1024;
 /// Bytes that a peer may have under way on one connection.
 const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
+/// Bytes that wait to be sent on one connection. They are held anyway, so this only decides that all calls
+/// move together, a little each: one that had to wait for others to be through would seem silent.
+const SEND_WINDOW: u64 = 1024 * 1024 * 1024;
 /// Jumbo frames and loopback; path MTU discovery finds what the path carries.
 const LARGEST_DATAGRAM: u16 = 8952;
 /// What the kernel is asked to hold for us in each direction.
@@ -39,7 +42,7 @@ pub(crate) fn tuning(keep_alive: bool) -> Arc<TransportConfig> {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(u64::from(STREAM_WINDOW))
+        .send_window(SEND_WINDOW)
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE).expect("30 s fit")))
         .keep_alive_interval(keep_alive.then_some(KEEP_ALIVE))
         // A first packet that is lost is sent again after three of these.
