@@ -146,7 +146,9 @@ impl Mounted {
             match point::leave(&self.at, privileged)? {
                 Cover::Gone => break Farewell::Clean,
                 Cover::Busy if left.is_zero() => {
-                    let inside = point::inside(&self.at);
+                    // We ourselves hold the directory underneath.
+                    let mut inside = point::inside(&self.at);
+                    inside.retain(|(pid, _)| *pid != std::process::id());
                     point::detach(&self.at, privileged)?;
                     break Farewell::Detached { inside };
                 }
