@@ -215,7 +215,7 @@ impl Cache {
         let relation = status.past.relation(&old.status.past);
         let row = match relation {
             Relation::Equal if status == old.status => return Ok(relation),
-            Relation::Equal => Row { status, ..(*old).clone() },
+            Relation::Equal => old.confirmed(status),
             Relation::Newer => Row {
                 version: old.version + 1,
                 complete: false,

@@ -31,7 +31,7 @@ use crate::{
     cache::{Held, validity::Mark},
     error::Error,
     replica::Group,
-    store::{Change, Edit, LogRow, Row},
+    store::{Change, Edit, LogRow},
     venus::face::ObjectId,
 };
 
@@ -469,7 +469,7 @@ impl Core {
                 if let Some(status) = statuses.iter().find(|status| status.past == *past)
                     && is_last
                 {
-                    change.push(Edit::Put(id, Arc::new(Row { status: status.clone(), ..(*row).clone() })));
+                    change.push(Edit::Put(id, Arc::new(row.confirmed(status.clone()))));
                 }
                 let same = statuses.len() == members && statuses.iter().all(|status| status.past == *past);
                 let promised = statuses.iter().all(|status| status.promised);

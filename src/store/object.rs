@@ -71,6 +71,13 @@ impl Row {
         self.status.siblings.first().map(|sibling| sibling.dot)
     }
 
+    /// The same version as a server shows it. A removed child that was changed elsewhere comes back into
+    /// its directory without a change of the directory's own past: then only the number of entries tells.
+    pub fn confirmed(&self, status: Status) -> Row {
+        let complete = self.complete && status.length == self.status.length;
+        Row { complete, status, ..self.clone() }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         RowMessage::from(self).encode_to_vec()
     }
