@@ -196,3 +196,136 @@ fn call_error(error: coda_net::CallError) -> CallError {
         coda_net::CallError::Malformed(why) => CallError::Malformed(why),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, path::Path};
+
+    use coda_net::{Authority, Listener};
+    use coda_proto::{
+        ServerId,
+        service::{BoxFuture as Boxed, EventSource, Identity, Service},
+        wire::{request, response},
+    };
+
+    use super::*;
+
+    /// Knows the name of its root volume, and tells each session one event.
+    struct Named(&'static str);
+
+    struct Once(Option<wire::Event>);
+    impl EventSource for Once {
+        fn next(&mut self) -> Boxed<'_, Option<wire::Event>> {
+            let event = self.0.take();
+            Box::pin(async move {
+                match event {
+                    Some(event) => Some(event),
+                    None => std::future::pending().await,
+                }
+            })
+        }
+    }
+
+    impl Service for Named {
+        fn call(&self, _: Identity, _: wire::Request, _: Bytes) -> Boxed<'static, (wire::Response, Bytes)> {
+            let body = response::Body::RootVolume(wire::RootVolume { name: self.0.into() });
+            Box::pin(async { (wire::Response { bulk: 0, body: Some(body) }, Bytes::new()) })
+        }
+        fn hello(&self, _: Identity, _: wire::Hello) -> (wire::Welcome, Option<Box<dyn EventSource>>) {
+            let event = wire::Event { seq: 1, ..Default::default() };
+            (wire::Welcome { session: 5, ..Default::default() }, Some(Box::new(Once(Some(event)))))
+        }
+        fn said(&self, _: u64, _: wire::ClientWord) {}
+        fn lost(&self, _: u64) {}
+    }
+
+    #[allow(clippy::disallowed_methods)] // Servers compare certificates with their clock.
+    fn realm(name: &'static str, directory: &Path) -> (Listener, SocketAddr) {
+        let now = std::time::SystemTime::now();
+        let authority = Authority::create(name, now).unwrap();
+        let own = directory.join(name);
+        std::fs::create_dir(&own).unwrap();
+        authority.save(&own).unwrap();
+        let credentials = authority.issue_server(ServerId(1), now).unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let listener = Listener::bind(any, &credentials, Arc::new(Named(name))).unwrap();
+        let address = listener.local_addr();
+        (listener, address)
+    }
+
+    fn env(directory: &Path, realms: &str) -> NetEnv {
+        std::fs::write(directory.join("realms"), realms).unwrap();
+        let mut config = NetConfig::system(directory.join("realms"), directory.join("known_realms"));
+        config.name_servers = NameServers::Given(Vec::new());
+        NetEnv::new(config).unwrap()
+    }
+
+    async fn root_volume(env: &NetEnv, realm: &str) -> Result<String, CallError> {
+        let to = env.locate(realm).await.unwrap().remove(0);
+        let body = Some(request::Body::GetRootVolume(wire::GetRootVolume {}));
+        let request = wire::Request { body, ..Default::default() };
+        let silence = Duration::from_secs(15);
+        let answer = env.call(&to, request, Bytes::new(), Priority::Foreground, silence).await?;
+        match answer.response.body {
+            Some(response::Body::RootVolume(root)) => Ok(root.name),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn two_realms_are_located_and_asked_and_one_cannot_pass_for_the_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let ((_one, at), (_two, other)) = (realm("one", path), realm("two", path));
+        let env = env(path, &format!("one {at} ca=one/ca.pem\ntwo {other}\nfake {at}\n"));
+        assert_eq!(root_volume(&env, "one").await.unwrap(), "one");
+        assert_eq!(root_volume(&env, "two").await.unwrap(), "two");
+        let error = root_volume(&env, "fake").await.unwrap_err();
+        assert!(matches!(&error, CallError::Untrusted(why) if why.contains("server 1 of one")), "{error:?}");
+        // Only the realm without a file was believed on first use.
+        let known = std::fs::read_to_string(path.join("known_realms")).unwrap();
+        assert!(known.starts_with("two SHA256:") && known.lines().count() == 1, "{known}");
+    }
+
+    #[tokio::test]
+    async fn an_authority_that_cannot_be_read_is_not_replaced_by_the_first_comer() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let (_one, at) = realm("one", path);
+        let env = env(path, &format!("one {at} ca=missing.pem"));
+        let error = root_volume(&env, "one").await.unwrap_err();
+        assert!(matches!(&error, CallError::Untrusted(why) if why.contains("missing.pem")), "{error:?}");
+        // The file is read again: a correction needs no restart.
+        std::fs::write(path.join("realms"), format!("one {at} ca=one/ca.pem")).unwrap();
+        assert_eq!(root_volume(&env, "one").await.unwrap(), "one");
+    }
+
+    #[tokio::test]
+    async fn a_session_is_opened_through_the_door() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_one, at) = realm("one", directory.path());
+        let env = env(directory.path(), &format!("one {at}"));
+        let to = env.locate("one").await.unwrap().remove(0);
+        let session = env.session(&to, wire::Hello::default(), Duration::from_secs(15)).await;
+        let (welcome, mut stream) = session.unwrap();
+        assert_eq!(welcome.session, 5);
+        assert_eq!(stream.next().await.unwrap().seq, 1);
+        stream.say(wire::ClientWord { ack: 1, ping: false }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn without_a_network_a_realm_that_nobody_knows_is_an_error_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let env = env(directory.path(), "");
+        let error = env.locate("coda.example").await.unwrap_err();
+        assert!(error.contains("no name server is configured"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn clock_and_chance_are_real() {
+        let directory = tempfile::tempdir().unwrap();
+        let env = env(directory.path(), "");
+        assert!(env.now() > 1_700_000_000_000_000_000);
+        assert_ne!(env.random(), env.random());
+    }
+}

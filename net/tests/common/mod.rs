@@ -127,6 +127,12 @@ pub struct World {
     pub target: Target,
 }
 
+impl World {
+    pub fn target_address(&self) -> SocketAddr {
+        self.listener.local_addr()
+    }
+}
+
 /// A server with the id 3 and a client that has its authority pinned.
 pub fn world() -> World {
     let authority = authority();
