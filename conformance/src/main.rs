@@ -123,8 +123,10 @@ fn inside_demo(options: &Options, venus: &Path, repository: &Path, tools: &Path)
     if let Some(pattern) = &options.pjdfstest {
         words.push(format!("--pjdfstest {}", quoted(Path::new(pattern))));
     }
-    let status =
-        Command::new(venus).args(["demo", "--servers", "2", "--exec"]).arg(words.join(" ")).status()?;
+    let status = Command::new(venus)
+        .args(["demo", "--servers", "2", "--shared", "--exec"])
+        .arg(words.join(" "))
+        .status()?;
     Ok(status.success())
 }
 

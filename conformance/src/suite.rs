@@ -7,7 +7,8 @@ use anyhow::Context;
 use crate::{
     expected::{Expected, LIST},
     facts::{self, Facts},
-    fsx, pjdfstest,
+    fsx,
+    pjdfstest::{self, Cases},
     programs::{self, Program},
 };
 
@@ -66,8 +67,10 @@ impl Suite {
 
     fn pjdfstest(&self, local: &Room, mount: &Room) -> anyhow::Result<Vec<String>> {
         let pattern = self.pattern.as_deref();
-        let here = pjdfstest::run(&self.tools, &local.dir, pattern).context("locally")?;
-        let there = pjdfstest::run(&self.tools, &mount.dir, pattern).context("on the mount")?;
+        let cases = pattern.map_or(Cases::Usual, Cases::With);
+        let here = pjdfstest::run(&self.tools, &local.dir, &cases).context("locally")?;
+        let names = Cases::Named(here.keys().map(String::as_str).collect());
+        let there = pjdfstest::run(&self.tools, &mount.dir, &names).context("on the mount")?;
         let report = Expected::parse(LIST).context("expected.txt")?.compare(&here, &there, pattern.is_none());
         println!(
             "  {} cases: {} pass on both, {} fail on the mount for a listed reason",

@@ -43,6 +43,10 @@ pub struct Options {
     /// Mounts at DIR instead of /coda (for root) or a directory beside the state (for others).
     #[arg(long, value_name = "DIR")]
     mount: Option<PathBuf>,
+    /// Lets every user of this machine in, as far as access lists allow. Needs root, or user_allow_other in
+    /// fuse.conf. Without it only the one who starts it sees the tree.
+    #[arg(long)]
+    shared: bool,
     /// What goes to the log, in the words of tracing's filter.
     #[arg(long, value_name = "FILTER", default_value = "warn")]
     log: String,
@@ -61,7 +65,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 }
 
 async fn with_servers(options: &Options, place: &Place, signals: &mut Signals) -> anyhow::Result<ExitCode> {
-    let running = Running::start(&config(place)).await?;
+    let running = Running::start(&config(place, options.shared)).await?;
     let root = place.mount().join(REALM);
     let mut command = match &options.exec {
         Some(command) => {
@@ -96,8 +100,9 @@ async fn with_servers(options: &Options, place: &Place, signals: &mut Signals) -
     Ok(code)
 }
 
-fn config(place: &Place) -> Config {
+fn config(place: &Place, shared: bool) -> Config {
     Config {
+        allow_other: shared,
         mountpoint: place.mount().to_owned(),
         cachedir: place.state().join("venus"),
         realmtab: place.state().join("realms"),
