@@ -24,6 +24,7 @@ fn after_a_kill_files_fail_at_once_and_the_next_start_mounts_again() {
     world.server(2).signal(libc::SIGSTOP);
     let pending = {
         let path = world.path("pending");
+        #[allow(clippy::disallowed_methods)] // A test of real processes may wait on a thread.
         std::thread::spawn(move || timed(|| fs::write(path, "x")).0)
     };
     support::soon("the call is pending", || {
