@@ -9,7 +9,7 @@ use coda_proto::{
     wire::{self, request, response},
 };
 
-use super::{SILENCE, contents::Fetched};
+use super::{SILENCE, contents::Fetched, serve::doubt};
 use crate::{
     env::PeerError,
     server::Server,
@@ -17,8 +17,8 @@ use crate::{
     volume::Volume,
 };
 
-/// Objects joined in one transaction, at most: what a new member hears is more than memory should hold.
-const AT_ONCE: usize = 50_000;
+/// Objects joined in one transaction, about: while it runs nobody else writes, and memory holds them all.
+const AT_ONCE: usize = 5_000;
 
 /// Why a meeting came to nothing. It is held again.
 #[derive(Debug, thiserror::Error)]
@@ -55,14 +55,8 @@ impl Server {
         loop {
             let heard = self.hear(volume, server, peer, silence).await?;
             let last = heard.last;
-            let mut fetched = BTreeMap::new();
-            for (sibling, hash) in volume.read(|view| Ok(lacking(view, &heard.states)?))? {
-                if !fetched.contains_key(&hash)
-                    && let Some(content) = self.fetch_contents(volume, peer, hash, sibling).await?
-                {
-                    fetched.insert(hash, content);
-                }
-            }
+            let lacking = volume.read(|view| Ok(lacking(view, &heard.states)?))?;
+            let fetched = self.fetch_lacking(volume, peer, lacking).await?;
             changed += self.join(volume, server, heard, fetched).await?;
             if last {
                 return Ok(changed);
@@ -73,13 +67,13 @@ impl Server {
     /// What changed at a peer since we last met, as far as it fits.
     async fn hear(
         &self,
-        volume: &Volume,
+        volume: &Arc<Volume>,
         server: ServerId,
         peer: &wire::ServerInfo,
         silence: Duration,
     ) -> Result<Heard, Failure> {
         let (known, row) = volume.read(|view| Ok((view.peer(server)?, view.volume_row()?)))?;
-        let (incarnation, upto) = known.unwrap_or_default();
+        let (incarnation, upto) = (known.incarnation, known.seen);
         let mut heard = Heard { incarnation, upto, last: false, joined: false, states: Vec::new() };
         while !heard.last && heard.states.len() < AT_ONCE {
             let body = request::Body::Meet(wire::Meet {
@@ -88,10 +82,19 @@ impl Server {
                 since: heard.upto,
                 my_incarnation: row.incarnation,
                 my_change_seq: row.change_seq,
+                met_incarnation: known.incarnation,
+                met_seq: known.seen,
                 ..Default::default()
             });
             let (body, _) = self.ask_peer(peer, body, silence).await?;
             let response::Body::Met(met) = body else { return Err(unexpected().into()) };
+            if met.known_incarnation != 0 {
+                let has_been =
+                    volume.read(|view| Ok(view.has_been(met.known_incarnation, met.known_seq)?))?;
+                if !has_been {
+                    doubt(volume, server);
+                }
+            }
             (heard.incarnation, heard.upto) = (met.incarnation, met.upto);
             (heard.last, heard.joined) = (met.last, met.joined);
             for state in met.objects {
@@ -198,9 +201,9 @@ fn unexpected() -> coda_proto::Malformed {
     coda_proto::Malformed::new("answer", "of another kind than the question")
 }
 
-/// Contents that the join will want and that are not here, by length and hash.
-fn lacking(view: &View<'_>, states: &[ObjectState]) -> Result<Vec<(u64, [u8; 32])>, StoreError> {
-    let mut lacking = Vec::new();
+/// Contents that the join will want and that are not here: their lengths, by hash.
+fn lacking(view: &View<'_>, states: &[ObjectState]) -> Result<BTreeMap<[u8; 32], u64>, StoreError> {
+    let mut lacking = BTreeMap::new();
     for state in states.iter().filter(|state| state.head.kind == Kind::File) {
         let mine = view.head(state.head.fid)?;
         for sibling in &state.head.siblings {
@@ -211,7 +214,7 @@ fn lacking(view: &View<'_>, states: &[ObjectState]) -> Result<Vec<(u64, [u8; 32]
                 && view.content(state.head.fid, sibling.dot)?.is_none()
                 && view.content_by_hash(&sibling.hash)?.is_none()
             {
-                lacking.push((sibling.length, sibling.hash));
+                lacking.insert(sibling.hash, sibling.length);
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Answering a peer that asks.
 
-use bytes::Bytes;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
 use coda_proto::{
-    BULK_LIMIT, Code, Fid, Refusal, VolumeId,
+    BULK_LIMIT, Code, Fid, Refusal, ServerId, VolumeId,
     id::required,
     merge::ObjectState,
     record::hash,
@@ -16,7 +18,8 @@ use crate::{
     calls::{Answer, Caller, plain},
     server::Server,
     status::status,
-    store::{Bytes as Stored, StoreError, View},
+    store::{Bytes as Stored, PeerRow, StoreError, View},
+    volume::Volume,
 };
 
 /// Objects of one answer, at most.
@@ -27,44 +30,62 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024;
 impl Server {
     pub(crate) fn meet(&self, caller: Caller, meet: &wire::Meet) -> Answer {
         let volume = self.volume(VolumeId(meet.volume))?;
+        let (mut known, mut is_old) = (PeerRow::default(), false);
         match caller.who {
             Identity::Server(peer) if self.peers_of(volume.id).contains_key(&peer) => {
-                let known = volume.read(|view| Ok(view.peer(peer)?))?;
-                let (incarnation, seen) = known.unwrap_or_default();
-                let started = incarnation != meet.my_incarnation;
-                if meet.my_incarnation != 0 && (started || seen < meet.my_change_seq) {
-                    volume.meetings.now_with(peer);
-                }
-                if meet.my_incarnation != 0 && started {
-                    // We may be the first to see it back: clients readmit it when they hear of it.
-                    let up = wire::ServerUp { server: peer.0.into() };
-                    self.sessions().announce(&wire::event::Body::ServerUp(up));
-                }
+                known = volume.read(|view| Ok(view.peer(peer)?))?;
+                is_old = self.hear_of_peer(&volume, peer, meet, known)?;
             }
             Identity::Server(_) | Identity::Admin => {}
             Identity::Client => return Err(Refusal::new(Code::Access, "only servers meet")),
         }
-        match meet.contents.is_empty() {
-            true => volume.read(|view| plain(Body::Met(page(view, meet)?))),
-            false => {
-                let hash = hash(&meet.contents)?;
-                volume.read(|view| {
-                    let unknown = || Refusal::new(Code::Gone, "no contents with this hash");
-                    let content = view.content_by_hash(&hash)?.ok_or_else(unknown)?;
-                    let bytes = match content.bytes {
-                        Stored::Inline(bytes) => {
-                            let from = usize::try_from(meet.offset).unwrap_or(usize::MAX).min(bytes.len());
-                            Bytes::from(bytes).slice(from..)
-                        }
-                        Stored::Container(name) => {
-                            volume.store().containers.read(&name, meet.offset, BULK_LIMIT)?.into()
-                        }
-                    };
-                    let met = wire::MetAnswer { total: content.length, ..Default::default() };
-                    Ok((Body::Met(met), bytes))
-                })
-            }
+        if !meet.contents.is_empty() {
+            return contents(&volume, &hash(&meet.contents)?, meet.offset);
         }
+        if !meet.many.is_empty() {
+            return small_contents(&volume, &meet.many);
+        }
+        volume.read(|view| {
+            let (known_incarnation, known_seq) = (known.incarnation, known.seen);
+            let page = page(view, meet, is_old)?;
+            plain(Body::Met(wire::MetAnswer { known_incarnation, known_seq, ..page }))
+        })
+    }
+
+    /// What a peer's question says of the peer, and of us. Answers whether we are an old copy of what it met.
+    fn hear_of_peer(
+        &self,
+        volume: &Arc<Volume>,
+        peer: ServerId,
+        meet: &wire::Meet,
+        known: PeerRow,
+    ) -> Result<bool, Refusal> {
+        if meet.my_incarnation == 0 {
+            return Ok(false);
+        }
+        let started = known.incarnation != meet.my_incarnation;
+        if started || known.seen < meet.my_change_seq {
+            volume.meetings.now_with(peer);
+        }
+        if started {
+            // We may be the first to see it back: clients readmit it when they hear of it.
+            let up = wire::ServerUp { server: peer.0.into() };
+            self.sessions().announce(&wire::event::Body::ServerUp(up));
+        }
+        if meet.met_incarnation == 0 {
+            return Ok(false);
+        }
+        let (joined, has_been) = volume.read(|view| {
+            Ok((view.volume_row()?.joined, view.has_been(meet.met_incarnation, meet.met_seq)?))
+        })?;
+        let (acked, at) = (meet.met_seq, meet.my_change_seq);
+        if !has_been && joined {
+            doubt(volume, peer);
+        } else if has_been && (known.acked, known.acked_at) != (acked, at) {
+            // Nobody waits: it is committed with whatever comes next, and lost without harm.
+            drop(volume.queue(move |txn| Ok(txn.put_acked(peer, acked, at)?), |_| {}));
+        }
+        Ok(!has_been)
     }
 
     /// Brings a volume to the join of all members that can be reached. Asked by a client, the others are
@@ -106,7 +127,51 @@ impl Server {
     }
 }
 
-fn page(view: &View<'_>, meet: &wire::Meet) -> Result<wire::MetAnswer, Refusal> {
+/// A peer has met more of this replica than is here: the disk is an old copy. It serves nobody until it
+/// has met the others.
+pub(super) fn doubt(volume: &Arc<Volume>, peer: ServerId) {
+    tracing::warn!(volume = %volume.id, %peer, "this store is an old copy of one that the peer has met");
+    volume.meetings.now_with(peer);
+    // The writer runs it before whatever is asked for from now on.
+    drop(volume.queue(|txn| Ok(txn.set_joined(false)?), |_| {}));
+}
+
+/// The bytes of one piece of contents.
+fn contents(volume: &Volume, hash: &[u8; 32], offset: u64) -> Answer {
+    volume.read(|view| {
+        let unknown = || Refusal::new(Code::Gone, "no contents with this hash");
+        let content = view.content_by_hash(hash)?.ok_or_else(unknown)?;
+        let bytes = match content.bytes {
+            Stored::Inline(bytes) => {
+                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+                Bytes::from(bytes).slice(from..)
+            }
+            Stored::Container(name) => volume.store().containers.read(&name, offset, BULK_LIMIT)?.into(),
+        };
+        Ok((Body::Met(wire::MetAnswer { total: content.length, ..Default::default() }), bytes))
+    })
+}
+
+/// Many small contents, as far as they fit.
+fn small_contents(volume: &Volume, hashes: &[Bytes]) -> Answer {
+    volume.read(|view| {
+        let (mut lengths, mut bulk) = (Vec::new(), BytesMut::new());
+        for wanted in hashes.iter().take(PAGE as usize) {
+            match view.content_by_hash(&hash(wanted)?)?.map(|content| content.bytes) {
+                Some(Stored::Inline(bytes)) if bulk.len() + bytes.len() <= BULK_LIMIT => {
+                    lengths.push(bytes.len() as i64);
+                    bulk.extend_from_slice(&bytes);
+                }
+                Some(Stored::Inline(_)) => break,
+                // One that is in a container here is fetched by itself.
+                Some(Stored::Container(_)) | None => lengths.push(-1),
+            }
+        }
+        Ok((Body::Met(wire::MetAnswer { lengths, ..Default::default() }), bulk.freeze()))
+    })
+}
+
+fn page(view: &View<'_>, meet: &wire::Meet, is_old: bool) -> Result<wire::MetAnswer, Refusal> {
     let row = view.volume_row()?;
     let mut answer = wire::MetAnswer {
         incarnation: row.incarnation,
@@ -116,7 +181,11 @@ fn page(view: &View<'_>, meet: &wire::Meet) -> Result<wire::MetAnswer, Refusal> 
         ..Default::default()
     };
     let limit = if meet.limit == 0 { PAGE } else { meet.limit.min(PAGE) };
-    let since = if meet.incarnation == row.incarnation { meet.since } else { 0 };
+    let since = if view.has_been(meet.incarnation, meet.since)? { meet.since } else { 0 };
+    if !row.joined || is_old {
+        // What is here may be long gone elsewhere. It is told when it has been joined with what the others know.
+        return Ok(wire::MetAnswer { upto: since, joined: false, ..answer });
+    }
     let wanted = match meet.only.is_empty() {
         true => view.changed_since(since, limit)?,
         false => {

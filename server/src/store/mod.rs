@@ -26,4 +26,4 @@ pub use lock::StoreLock;
 pub use realm::{Invitation, RealmStore};
 pub use replica::{Batch, NewReplica, Replica, Space, replica_dir};
 pub use txn::Txn;
-pub use view::{Bytes, Content, Place, UploadRow, View, VolumeRow};
+pub use view::{Bytes, Content, PeerRow, Place, UploadRow, View, VolumeRow};

@@ -108,8 +108,8 @@ impl Replica {
         if !database.exists() {
             return Err(StoreError::Missing(path));
         }
-        let db = schema::open(&database, &tables::REPLICA, durability)?;
-        db.execute("UPDATE volume SET incarnation = ?1", [signed(incarnation)])?;
+        let mut db = schema::open(&database, &tables::REPLICA, durability)?;
+        begin_incarnation(&mut db, incarnation)?;
         let containers = Containers::new(&path, durability)?;
         let replica = Replica {
             volume,
@@ -212,6 +212,19 @@ impl Replica {
             Ok(names)
         })
     }
+}
+
+/// Notes how far the store came in its last run, and begins a new one. Peers that remember a run which is
+/// not noted here, or more of one than is noted, have met a store of which this is an old copy.
+fn begin_incarnation(db: &mut Connection, incarnation: u64) -> Result<(), StoreError> {
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute(
+        "INSERT OR REPLACE INTO incarnation SELECT incarnation, change_seq FROM volume WHERE incarnation <> 0",
+        [],
+    )?;
+    transaction.execute("UPDATE volume SET incarnation = ?1", [signed(incarnation)])?;
+    transaction.commit()?;
+    Ok(())
 }
 
 /// Jobs that commit together.

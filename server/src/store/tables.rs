@@ -26,7 +26,7 @@ CREATE TABLE invitation(token TEXT PRIMARY KEY, server INTEGER NOT NULL, name TE
 /// `meta.db` of one volume replica.
 pub const REPLICA: Schema = Schema {
     application: 0x436f_6456, // "CodV"
-    version: 1,
+    version: 2,
     create: "
 CREATE TABLE volume(
   one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -58,8 +58,11 @@ CREATE TABLE tombstone(
   origin_author INTEGER NOT NULL, origin_seq INTEGER NOT NULL,
   dir_vnode INTEGER NOT NULL, dir_uniq INTEGER NOT NULL, name BLOB NOT NULL, lamport INTEGER NOT NULL,
   seen BLOB NOT NULL, renamed INTEGER NOT NULL, everywhere INTEGER NOT NULL DEFAULT 0,
+  noticed INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY(vnode, uniq, author, seq, origin_author, origin_seq)) STRICT, WITHOUT ROWID;
 CREATE INDEX tombstone_dot ON tombstone(author, seq);
+CREATE INDEX tombstone_dir ON tombstone(dir_vnode, dir_uniq);
+CREATE INDEX tombstone_age ON tombstone(noticed, lamport);
 -- bytes of one sibling: either here or in a container
 CREATE TABLE content(
   vnode INTEGER NOT NULL, uniq INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL,
@@ -72,8 +75,36 @@ CREATE TABLE garbage(container TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 CREATE TABLE upload(
   handle BLOB PRIMARY KEY, instance BLOB NOT NULL, length INTEGER NOT NULL, hash BLOB NOT NULL,
   container TEXT NOT NULL, complete INTEGER NOT NULL, created INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE retired(author INTEGER PRIMARY KEY) STRICT;
-CREATE TABLE peer(server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, seen INTEGER NOT NULL) STRICT;
+-- authors whose records are refused; settled: all that they ever wrote is here, and every past includes it
+CREATE TABLE retired(
+  author INTEGER PRIMARY KEY, change_seq INTEGER NOT NULL DEFAULT 0, settled INTEGER NOT NULL DEFAULT 0) STRICT;
+-- what we have seen of a peer's replica, and what it has said to include of ours (with how far it was then)
+CREATE TABLE peer(
+  server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, seen INTEGER NOT NULL,
+  acked INTEGER NOT NULL DEFAULT 0, acked_at INTEGER NOT NULL DEFAULT 0) STRICT;
+-- earlier starts of this store, and how far it had come when the next began
+CREATE TABLE incarnation(incarnation INTEGER PRIMARY KEY, upto INTEGER NOT NULL) STRICT;
+-- when an author was last noticed to have written, and what
+CREATE TABLE author(author INTEGER PRIMARY KEY, seq INTEGER NOT NULL, noticed INTEGER NOT NULL) STRICT;
+CREATE TABLE collector(
+  one INTEGER PRIMARY KEY CHECK (one = 1), scanned INTEGER NOT NULL, scrubbed INTEGER NOT NULL) STRICT;
+INSERT INTO collector VALUES (1, 0, 0);
 ",
-    steps: &[],
+    steps: &[
+        // Versions of peers' stores could be told apart before, but not followed across their restarts.
+        "
+ALTER TABLE tombstone ADD COLUMN noticed INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX tombstone_dir ON tombstone(dir_vnode, dir_uniq);
+CREATE INDEX tombstone_age ON tombstone(noticed, lamport);
+ALTER TABLE retired ADD COLUMN change_seq INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE retired ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE peer ADD COLUMN acked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE peer ADD COLUMN acked_at INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE incarnation(incarnation INTEGER PRIMARY KEY, upto INTEGER NOT NULL) STRICT;
+CREATE TABLE author(author INTEGER PRIMARY KEY, seq INTEGER NOT NULL, noticed INTEGER NOT NULL) STRICT;
+CREATE TABLE collector(
+  one INTEGER PRIMARY KEY CHECK (one = 1), scanned INTEGER NOT NULL, scrubbed INTEGER NOT NULL) STRICT;
+INSERT INTO collector VALUES (1, 0, 0);
+",
+    ],
 };

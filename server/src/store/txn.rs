@@ -212,8 +212,21 @@ impl<'c> Txn<'c> {
 
     /// Notes how far this replica has seen a peer's.
     pub fn put_peer(&mut self, server: ServerId, incarnation: u64, seen: u64) -> Result<(), StoreError> {
-        let mut insert = self.view.db.prepare_cached("INSERT OR REPLACE INTO peer VALUES (?1, ?2, ?3)")?;
+        let mut insert = self.view.db.prepare_cached(
+            "INSERT INTO peer(server, incarnation, seen) VALUES (?1, ?2, ?3) \
+             ON CONFLICT DO UPDATE SET incarnation = excluded.incarnation, seen = excluded.seen",
+        )?;
         insert.execute(params![server.0, signed(incarnation), signed(seen)])?;
+        Ok(())
+    }
+
+    /// Notes how far a peer has seen this replica, and how far its own was then.
+    pub fn put_acked(&mut self, server: ServerId, acked: u64, acked_at: u64) -> Result<(), StoreError> {
+        let mut insert = self.view.db.prepare_cached(
+            "INSERT INTO peer(server, incarnation, seen, acked, acked_at) VALUES (?1, 0, 0, ?2, ?3) \
+             ON CONFLICT DO UPDATE SET acked = excluded.acked, acked_at = excluded.acked_at",
+        )?;
+        insert.execute(params![server.0, signed(acked), signed(acked_at)])?;
         Ok(())
     }
 

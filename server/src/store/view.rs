@@ -36,6 +36,19 @@ pub struct VolumeRow {
     pub motd: String,
 }
 
+/// How a replica and a peer's know each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerRow {
+    /// The run of the peer's store that was met; 0: none.
+    pub incarnation: u64,
+    /// This replica includes what the peer's was at this change_seq.
+    pub seen: u64,
+    /// The peer's replica includes what this one was at this change_seq.
+    pub acked: u64,
+    /// Where the peer's own replica was when it said so.
+    pub acked_at: u64,
+}
+
 /// Where the bytes of a sibling are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bytes {
@@ -339,13 +352,34 @@ impl View<'_> {
         Ok(query.query_row([], |row| row.get(0))?)
     }
 
-    /// What this replica has seen of a peer's: the peer's incarnation, and a change_seq of it.
-    pub fn peer(&self, server: coda_proto::ServerId) -> Result<Option<(u64, u64)>, StoreError> {
-        let mut query = self.db.prepare_cached("SELECT incarnation, seen FROM peer WHERE server = ?1")?;
+    /// How this replica and a peer's know each other.
+    pub fn peer(&self, server: coda_proto::ServerId) -> Result<PeerRow, StoreError> {
+        let mut query = self
+            .db
+            .prepare_cached("SELECT incarnation, seen, acked, acked_at FROM peer WHERE server = ?1")?;
         let found = query
-            .query_row([server.0], |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?))))
+            .query_row([server.0], |row| {
+                Ok(PeerRow {
+                    incarnation: unsigned(row.get(0)?),
+                    seen: unsigned(row.get(1)?),
+                    acked: unsigned(row.get(2)?),
+                    acked_at: unsigned(row.get(3)?),
+                })
+            })
             .optional()?;
-        Ok(found)
+        Ok(found.unwrap_or_default())
+    }
+
+    /// Whether this store has been at `seq` in its run `incarnation`. One that has not is an old copy of the
+    /// store that was, or another one.
+    pub fn has_been(&self, incarnation: u64, seq: u64) -> Result<bool, StoreError> {
+        let row = self.volume_row()?;
+        if incarnation == row.incarnation {
+            return Ok(seq <= row.change_seq);
+        }
+        let mut query = self.db.prepare_cached("SELECT upto FROM incarnation WHERE incarnation = ?1")?;
+        let upto = query.query_row([signed(incarnation)], |row| Ok(unsigned(row.get(0)?))).optional()?;
+        Ok(upto.is_some_and(|upto| seq <= upto))
     }
 }
 

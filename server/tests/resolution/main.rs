@@ -2,6 +2,7 @@
 
 mod network;
 mod random;
+mod restored;
 #[path = "../world/mod.rs"]
 mod world;
 

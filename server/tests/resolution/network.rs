@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -31,6 +31,8 @@ struct Wires {
     servers: BTreeMap<ServerId, Arc<Server>>,
     cut: BTreeSet<(ServerId, ServerId)>,
     calls: u64,
+    /// Objects that travelled in answers.
+    objects: u64,
 }
 
 /// What one server sees of the network.
@@ -63,6 +65,9 @@ impl Env for Host {
             let silent = || PeerError::Unreachable(to, "silent".into());
             let server = reach(&wires).ok_or_else(silent)?;
             let answer = server.call(Identity::Server(me), request, bulk).await;
+            if let Some(Body::Met(met)) = &answer.0.body {
+                wires.lock().unwrap().objects += met.objects.len() as u64;
+            }
             tokio::time::sleep(Duration::from_millis(3)).await;
             // The answer may be lost as well as the question.
             reach(&wires).map(|_| answer).ok_or_else(silent)
@@ -150,9 +155,36 @@ impl Cluster {
         std::fs::remove_dir_all(path).unwrap();
     }
 
+    /// A copy of this server's disk, for `restore`. The server is not running.
+    pub fn copy_disk(&self, id: ServerId) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        copy_tree(self.dirs[&id].path(), copy.path());
+        copy
+    }
+
+    /// Puts an old copy of its disk back. The server is not running.
+    pub fn restore(&mut self, id: ServerId, copy: tempfile::TempDir) {
+        self.dirs.insert(id, copy);
+    }
+
     pub fn cut(&self, one: u8, other: u8) {
         let (one, other) = (ServerId(one), ServerId(other));
         self.wires.lock().unwrap().cut.extend([(one, other), (other, one)]);
+    }
+
+    /// What `from` says does not reach `to`.
+    pub fn cut_one_way(&self, from: u8, to: u8) {
+        self.wires.lock().unwrap().cut.insert((ServerId(from), ServerId(to)));
+    }
+
+    /// Server `from` asks `to` this; the answer is of no interest.
+    pub async fn ask(&self, from: u8, to: u8, meet: wire::Meet) {
+        let request = wire::Request { body: Some(request::Body::Meet(meet)), ..Default::default() };
+        drop(self.server(to).call(Identity::Server(ServerId(from)), request, Bytes::new()).await);
+    }
+
+    pub fn dir(&self, id: ServerId) -> PathBuf {
+        self.dirs[&id].path().to_owned()
     }
 
     /// Nothing of `id` goes out or comes in.
@@ -166,6 +198,10 @@ impl Cluster {
 
     pub fn calls(&self) -> u64 {
         self.wires.lock().unwrap().calls
+    }
+
+    pub fn objects(&self) -> u64 {
+        self.wires.lock().unwrap().objects
     }
 
     /// The whole state of a replica of `home`, as a peer would hear it.
@@ -248,6 +284,17 @@ impl Cluster {
             }
             let findings = fsck::check(self.dirs[&id].path()).unwrap();
             assert!(findings.is_empty(), "{findings:#?}");
+        }
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_tree(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
         }
     }
 }
