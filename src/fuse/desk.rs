@@ -1,6 +1,8 @@
 //! The desk: what all requests share, and how their answers are written.
 
 use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Once,
@@ -11,7 +13,8 @@ use std::{
 };
 
 use fuser::{
-    BackingId, Errno, FileAttr, FileHandle, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyEntry,
+    BackingId, Errno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate,
+    ReplyEntry,
 };
 use futures::FutureExt;
 use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
@@ -65,26 +68,6 @@ pub struct Desk<F> {
     pub fallback: Once,
 }
 
-/// Runs a request: at once if it can be answered from the cache, else as a task.
-///
-/// The first poll happens on the thread that read the request, because an answer from another thread
-/// costs as much as the whole round trip. A panic drops the reply, which answers EIO.
-pub fn run(runtime: &Handle, request: impl Future<Output = ()> + Send + 'static) {
-    let mut request = Box::pin(AssertUnwindSafe(request).catch_unwind());
-    let _inside = runtime.enter();
-    match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(())) => {}
-        Poll::Ready(Err(_)) => panicked(),
-        Poll::Pending => {
-            runtime.spawn(async move {
-                if request.await.is_err() {
-                    panicked();
-                }
-            });
-        }
-    }
-}
-
 /// Runs what needs no waiting. A panic drops the reply, which answers EIO.
 pub fn guarded(work: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
@@ -97,6 +80,43 @@ fn panicked() {
 }
 
 impl<F: Face> Desk<F> {
+    /// Runs a request: at once if it can be answered from the cache, else as a task.
+    ///
+    /// The first poll happens on the thread that read the request, because an answer from another thread
+    /// costs as much as the whole round trip. A panic drops the reply, which answers EIO.
+    pub fn run<R>(self: &Arc<Self>, request: impl FnOnce(Arc<Self>) -> R)
+    where
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let mut request = Box::pin(AssertUnwindSafe(request(self.clone())).catch_unwind());
+        let _inside = self.runtime.enter();
+        match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => panicked(),
+            Poll::Pending => {
+                self.runtime.spawn(async move {
+                    if request.await.is_err() {
+                        panicked();
+                    }
+                });
+            }
+        }
+    }
+
+    /// What a request about a name in a directory is about.
+    pub fn named(&self, dir: INodeNo, name: &OsStr) -> Result<(ObjectId, Vec<u8>), Errno> {
+        let dir = self.object(dir.0)?;
+        match name.as_bytes() {
+            bytes if bytes.len() > 255 => Err(Errno::ENAMETOOLONG),
+            bytes => Ok((dir, bytes.to_vec())),
+        }
+    }
+
+    /// An open file.
+    pub fn file(&self, handle: FileHandle) -> Result<Arc<OpenFile>, Errno> {
+        self.files.get(handle.0).ok_or(Errno::EBADF)
+    }
+
     /// The object behind an inode number.
     pub fn object(&self, ino: u64) -> Result<ObjectId, Errno> {
         self.inodes.object(ino).ok_or(Errno::ESTALE)
