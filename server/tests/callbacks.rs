@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use world::{Client, Place, code};
 
 async fn validate_volume(client: &Client, stamp: Option<wire::Stamp>) -> wire::VolumeAnswer {
-    let ask = wire::VolumeVersion { volume: client.volume.0, stamp };
+    let ask = wire::VolumeVersion { volume: client.volume.0, stamp, stamps: Vec::new() };
     let ask = request::Body::ValidateVolumes(wire::ValidateVolumes { volumes: vec![ask] });
     match client.call(ask).await.unwrap() {
         Body::VolumesValidated(mut answer) => answer.answers.remove(0),

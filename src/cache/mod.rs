@@ -9,6 +9,8 @@
 //!                        ▲                   │
 //!                        └─ break, lost, up ─┘
 //! ```
+//!
+//! The seal of a volume makes the way back from lost promises one question for all its objects.
 
 pub mod budget;
 pub mod choose;
@@ -16,6 +18,7 @@ pub mod choose;
 pub mod disk;
 pub mod lock;
 pub mod open;
+pub mod seal;
 pub mod validity;
 
 use std::{
@@ -23,7 +26,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use coda_proto::{Entry, Relation, Status};
+use coda_proto::{Entry, Relation, Status, VolumeId};
 use tokio::sync::mpsc;
 
 pub use budget::{Limits, Reserved};
@@ -45,7 +48,12 @@ const CONTAINER_BLOCK: u64 = 1000;
 /// An object in memory.
 struct Node {
     row: Arc<Row>,
-    valid: bool,
+    /// Every member that lives promised to tell before it changes.
+    promised: bool,
+    /// The same by a promise about its whole volume.
+    by_volume: bool,
+    /// The members of its volume's seal that held the same.
+    sealed: u64,
     /// The kernel was told that it may keep the attributes.
     told: bool,
     /// Mutations under way and other reasons to stay.
@@ -79,7 +87,8 @@ struct Ground {
     objects: u64,
     bytes: u64,
     reserved: u64,
-    promises: HashMap<u32, validity::Breaks>,
+    promises: HashMap<(u32, VolumeId), validity::Breaks>,
+    seals: HashMap<(u32, VolumeId), seal::Seal>,
     /// Containers that somebody has open.
     opened: HashSet<u64>,
     next_container: u64,
@@ -127,6 +136,7 @@ impl Cache {
             bytes,
             reserved: 0,
             promises: HashMap::new(),
+            seals: HashMap::new(),
             opened: HashSet::new(),
             next_container,
             container_end: next_container,
@@ -153,8 +163,13 @@ impl Cache {
         }
         let node = ground.table.get_mut(&id).expect("just loaded");
         node.used = tick;
-        let view =
-            View { id, row: node.row.clone(), valid: node.valid, open: node.open.clone(), gone: node.gone };
+        let view = View {
+            id,
+            row: node.row.clone(),
+            valid: node.is_valid(),
+            open: node.open.clone(),
+            gone: node.gone,
+        };
         self.shrink(&mut ground);
         Ok(Some(view))
     }
@@ -163,7 +178,7 @@ impl Cache {
     pub fn tell(&self, id: ObjectId) -> bool {
         let mut ground = self.ground();
         match ground.table.get_mut(&id) {
-            Some(node) if node.valid => {
+            Some(node) if node.is_valid() => {
                 node.told = true;
                 true
             }
@@ -225,7 +240,12 @@ impl Cache {
             },
             Relation::Older | Relation::Concurrent => return Ok(relation),
         };
+        let newer = relation == Relation::Newer;
         ground.commit(&Change::of(Edit::Put(id, Arc::new(row))), &self.forgets)?;
+        if newer && let Some(node) = ground.table.get_mut(&id) {
+            // One member's word: the others may still hold what was sealed.
+            node.sealed = 0;
+        }
         Ok(relation)
     }
 
@@ -420,7 +440,9 @@ impl Node {
     fn new(row: Arc<Row>, tick: u64) -> Node {
         Node {
             row,
-            valid: false,
+            promised: false,
+            by_volume: false,
+            sealed: 0,
             told: false,
             pins: 0,
             used: tick,

@@ -3,24 +3,29 @@
 //! A break may overtake the answer that carries the promise. So whoever asks notes the time before (a
 //! [`Mark`]), and a promise is only believed if its object was not broken since.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+
+use tokio::sync::mpsc;
 
 use coda_proto::{
     Fid, Past, VolumeId,
     planted::{Bug, planted},
 };
 
-use super::{Cache, Result};
+use super::{
+    Cache, Ground, Node, Result,
+    seal::{Seal, Stamps},
+};
 use crate::venus::face::{Forget, ObjectId};
 
 /// How many breaks are remembered one by one.
 const REMEMBERED: usize = 1024;
 
-/// A moment in the order of a realm's breaks.
+/// A moment in the order of a volume's breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark(u64);
 
-/// The breaks of a realm.
+/// The breaks of a volume.
 #[derive(Debug, Default)]
 pub(super) struct Breaks {
     now: u64,
@@ -46,28 +51,62 @@ impl Breaks {
         }
     }
 
+    pub(super) fn mark(&self) -> Mark {
+        Mark(self.now)
+    }
+
+    /// Whether anything of the volume was broken since.
+    pub(super) fn any_since(&self, mark: Mark) -> bool {
+        self.now > mark.0
+    }
+
     fn since(&self, mark: Mark, fid: Fid) -> bool {
         mark.0 < self.floor || self.recent.iter().rev().take_while(|b| b.0 > mark.0).any(|b| b.1 == fid)
     }
 }
 
-impl Cache {
-    /// Now, in the order of a realm's breaks. Take it before asking.
-    pub fn mark(&self, realm: u32) -> Mark {
-        Mark(self.ground().promises.entry(realm).or_default().now)
+impl Node {
+    /// Whether what is cached may be believed.
+    pub(super) fn is_valid(&self) -> bool {
+        self.promised || self.by_volume
     }
 
-    /// Believes a promise for the version `past` that was asked for at `mark`, unless it was broken since,
-    /// or something else is cached by now: a mutation of ours may have come between.
-    pub fn believe(&self, id: ObjectId, mark: Mark, past: &Past) -> Result<bool> {
+    /// No promise covers it any more; the kernel is told.
+    fn doubt(&mut self, id: ObjectId, forgets: &mpsc::UnboundedSender<Forget>) {
+        (self.promised, self.by_volume) = (false, false);
+        self.doubt_unless_promised(id, forgets);
+    }
+
+    fn doubt_unless_promised(&mut self, id: ObjectId, forgets: &mpsc::UnboundedSender<Forget>) {
+        if !self.is_valid() && std::mem::take(&mut self.told) {
+            let _ = forgets.send(Forget::Object { id, data: true });
+        }
+    }
+}
+
+impl Cache {
+    /// Now, in the order of a volume's breaks. Take it before asking.
+    pub fn mark(&self, realm: u32, volume: VolumeId) -> Mark {
+        self.ground().promises.entry((realm, volume)).or_default().mark()
+    }
+
+    /// Believes promises for the version `past` that were asked for at `mark` and given at these stamps of
+    /// the members, unless one was broken since, or something else is cached by now: a mutation of ours may
+    /// have come between.
+    pub fn believe(&self, id: ObjectId, mark: Mark, past: &Past, stamps: &Stamps) -> Result<bool> {
         let mut ground = self.ground();
-        let broken = ground.promises.entry(id.realm).or_default().since(mark, id.fid);
+        let volume = (id.realm, id.fid.volume);
+        let broken = ground.promises.entry(volume).or_default().since(mark, id.fid);
         if (broken && !planted(Bug::BelievesBrokenPromise)) || !ground.load(id)? {
             return Ok(false);
         }
+        let ground = &mut *ground;
         let node = ground.table.get_mut(&id).expect("just loaded");
         let same = node.row.status.past == *past;
-        node.valid |= same;
+        if same {
+            node.promised = true;
+            node.sealed = ground.seals.entry(volume).or_default().cover(stamps);
+        }
         Ok(same)
     }
 
@@ -75,10 +114,8 @@ impl Cache {
     pub fn demote(&self, id: ObjectId) -> Result<()> {
         let mut ground = self.ground();
         if let Some(node) = ground.table.get_mut(&id) {
-            node.valid = false;
-            if std::mem::take(&mut node.told) {
-                let _ = self.forgets.send(Forget::Object { id, data: true });
-            }
+            node.doubt(id, &self.forgets);
+            node.sealed = 0;
         }
         if id.fid.is_directory() {
             // What changed in the directory is not known yet, so every name that the kernel may still hold
@@ -93,26 +130,50 @@ impl Cache {
         Ok(())
     }
 
-    /// A server broke these promises.
+    /// A server broke these promises, and with them those about their volumes as a whole.
     pub fn broken(&self, realm: u32, fids: &[Fid]) -> Result<()> {
         {
             let mut ground = self.ground();
-            let breaks = ground.promises.entry(realm).or_default();
-            fids.iter().for_each(|fid| breaks.one(*fid));
+            for fid in fids {
+                ground.promises.entry((realm, fid.volume)).or_default().one(*fid);
+            }
+            let volumes: BTreeSet<VolumeId> = fids.iter().map(|fid| fid.volume).collect();
+            for volume in volumes {
+                self.unseal(&mut ground, realm, volume);
+            }
         }
         fids.iter().try_for_each(|fid| self.demote(ObjectId { realm, fid: *fid }))
     }
 
-    /// All promises of a realm are void (of one volume, where named).
-    pub fn void(&self, realm: u32, volume: Option<VolumeId>) {
-        let mut ground = self.ground();
-        ground.promises.entry(realm).or_default().all();
+    /// What is believed only because of a promise about the volume as a whole is doubted again.
+    fn unseal(&self, ground: &mut Ground, realm: u32, volume: VolumeId) {
+        if !ground.seals.get_mut(&(realm, volume)).is_some_and(Seal::lapse) {
+            return;
+        }
         for (id, node) in &mut ground.table {
-            if id.realm == realm && volume.is_none_or(|volume| id.fid.volume == volume) {
-                node.valid = false;
-                if std::mem::take(&mut node.told) {
-                    let _ = self.forgets.send(Forget::Object { id: *id, data: true });
-                }
+            if id.realm == realm && id.fid.volume == volume && std::mem::take(&mut node.by_volume) {
+                node.doubt_unless_promised(*id, &self.forgets);
+            }
+        }
+    }
+
+    /// All promises about these volumes of a realm are void.
+    pub fn void(&self, realm: u32, volumes: impl Fn(VolumeId) -> bool) {
+        let ground = &mut *self.ground();
+        let meant = |other: u32, volume: VolumeId| other == realm && volumes(volume);
+        for ((of, volume), breaks) in &mut ground.promises {
+            if meant(*of, *volume) {
+                breaks.all();
+            }
+        }
+        for ((of, volume), seal) in &mut ground.seals {
+            if meant(*of, *volume) {
+                seal.doubt();
+            }
+        }
+        for (id, node) in &mut ground.table {
+            if meant(id.realm, id.fid.volume) {
+                node.doubt(*id, &self.forgets);
             }
         }
     }
@@ -121,13 +182,13 @@ impl Cache {
     /// open file. Does not count as a use.
     pub fn held(&self, id: ObjectId) -> (bool, bool) {
         let ground = self.ground();
-        ground.table.get(&id).map_or((false, false), |node| (node.valid, node.pins > 0))
+        ground.table.get(&id).map_or((false, false), |node| (node.is_valid(), node.pins > 0))
     }
 
     /// Believes whatever is cached of an object.
     #[cfg(test)]
     pub fn believe_for_test(&self, id: ObjectId) {
-        self.ground().table.get_mut(&id).expect("it is in memory").valid = true;
+        self.ground().table.get_mut(&id).expect("it is in memory").promised = true;
     }
 
     /// Objects of a volume in memory that no promise covers, at most `limit`: to be validated along.
@@ -140,7 +201,7 @@ impl Cache {
                 id.realm == of.realm
                     && id.fid.volume == of.fid.volume
                     && **id != of
-                    && !node.valid
+                    && !node.is_valid()
                     && !node.gone
                     && node.pins == 0
             })

@@ -15,15 +15,15 @@ impl Core {
                 self.say("callback", format!("Callback break for {} objects@{realm}", fids.len()));
             }
             PeerEvent::Lost { realm, server } => {
-                let number = self.realm_number(&realm)?;
-                self.cache.void(number, None);
+                self.void_what_depends_on(&realm, server)?;
                 tracing::debug!(%realm, %server, "promises lost");
             }
-            PeerEvent::Up { realm, server } => {
-                let number = self.realm_number(&realm)?;
-                // It may hold what the others never saw.
-                self.cache.void(number, None);
-                self.drain(Some(number));
+            PeerEvent::Up { realm, server, away } => {
+                if away {
+                    // It may hold what the others never saw.
+                    self.void_what_depends_on(&realm, server)?;
+                }
+                self.drain(Some(self.realm_number(&realm)?));
                 self.say("connection", format!("up {}", self.peers.server_name(&realm, server)));
             }
             PeerEvent::Down { realm, server } => {
@@ -32,7 +32,7 @@ impl Core {
             }
             PeerEvent::GroupChanged { realm, group } => {
                 let number = self.realm_number(&realm)?;
-                self.cache.void(number, Some(group.id));
+                self.cache.void(number, |volume| volume == group.id);
                 self.say(
                     "volstate",
                     format!("volume {}@{realm} has {} members", group.name, group.members.len()),
@@ -45,6 +45,14 @@ impl Core {
                 self.cache.store(|store| store.keep("known", &known))?;
             }
         }
+        Ok(())
+    }
+    /// Promises about volumes of which this server holds a replica are void. Of a volume whose members are
+    /// not known, too.
+    fn void_what_depends_on(&self, realm: &str, server: coda_proto::ServerId) -> Result<()> {
+        let number = self.realm_number(realm)?;
+        let elsewhere = self.peers.volumes_without(realm, server);
+        self.cache.void(number, |volume| !elsewhere.contains(&volume));
         Ok(())
     }
 }

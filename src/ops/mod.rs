@@ -3,6 +3,7 @@
 //! ```text
 //!  path      what a name means: realms, mount points, entries, conflicting names
 //!  status    is what is cached still so? all members are asked, and the newest version wins
+//!  seals     the same for whole volumes: one question where promises were lost
 //!  listing   directories, whole        contents   files, whole
 //!  outbox    one path for all mutations: log record and local change in one transaction, then sent
 //!  names     create, mkdir, symlink, link, unlink, rmdir, rename
@@ -22,6 +23,7 @@ mod names;
 pub mod outbox;
 pub(crate) mod path;
 mod restart;
+mod seals;
 mod status;
 mod verdict;
 mod xattrs;

@@ -28,7 +28,7 @@ use super::{
     verdict::{Said, Verdict, said, verdict},
 };
 use crate::{
-    cache::{Held, validity::Mark},
+    cache::{Held, seal::Stamps, validity::Mark},
     error::Error,
     replica::Group,
     store::{Change, Edit, LogRow},
@@ -262,7 +262,7 @@ impl Core {
         for fid in &touched {
             self.cache.pin(ObjectId { realm, fid: *fid })?;
         }
-        let mark = self.cache.mark(realm);
+        let mark = self.cache.mark(realm, outbox.volume);
         let parents = parents(&record.op);
         held.release(&parents.map(|fid| ObjectId { realm, fid }));
         let (reply, answer) = oneshot::channel();
@@ -438,8 +438,13 @@ impl Core {
             |server: &ServerId| answers.iter().any(|(other, said)| other == server && *said == Said::Silent);
         let lagging = missed.iter().any(|server| !silent(server));
         let mut shown: HashMap<Fid, Vec<Status>> = HashMap::new();
-        for (_, said) in answers.into_iter() {
-            if let Said::Applied(statuses) = said {
+        let mut stamps = Stamps::new();
+        for (server, said) in answers.into_iter() {
+            if let Said::Applied(statuses, change) = said {
+                if let Some((before, after)) = change {
+                    self.cache.advance((outbox.realm, outbox.volume), server, (before, after));
+                    stamps.insert(server, after);
+                }
                 statuses.into_iter().for_each(|status| shown.entry(status.fid).or_default().push(status));
             }
         }
@@ -489,13 +494,14 @@ impl Core {
             expected.keys().for_each(|fid| self.request_resolve(ObjectId { realm: outbox.realm, fid: *fid }));
         }
         for (id, mark, past) in valid {
-            if !matches!(self.cache.believe(id, mark, &past), Ok(true)) {
+            if !matches!(self.cache.believe(id, mark, &past, &stamps), Ok(true)) {
                 doubted.push(id);
             }
         }
         for id in doubted {
             let _ = self.cache.demote(id);
         }
+        self.keep_seal(outbox.realm, outbox.volume);
         tracing::debug!(records = batch.len(), everywhere, "applied");
         for pending in batch {
             let dot = pending.record.dot;
@@ -635,7 +641,7 @@ impl Core {
                 exclusive: row.exclusive,
                 undo: Change::default(),
                 before: Vec::new(),
-                mark: self.cache.mark(row.realm),
+                mark: self.cache.mark(row.realm, outbox.volume),
                 maybe: true,
                 _held: None,
                 reply: None,

@@ -9,6 +9,7 @@ use crate::{
     cache::{
         View,
         choose::{Choice, choose},
+        seal::Stamps,
         validity::Mark,
     },
     env::Priority,
@@ -21,10 +22,12 @@ use crate::{
 const ALONG: usize = 63;
 
 /// What the members say of some objects.
-struct Answers {
-    of: BTreeMap<Fid, Vec<(ServerId, Option<Status>)>>,
+pub(super) struct Answers {
+    pub of: BTreeMap<Fid, Vec<(ServerId, Option<Status>)>>,
     /// Every member that lives has answered.
-    complete: bool,
+    pub complete: bool,
+    /// When each said so.
+    pub stamps: Stamps,
 }
 
 impl Core {
@@ -65,6 +68,9 @@ impl Core {
     /// Asks the members for an object's status, and along with it for others of its volume.
     pub(crate) async fn refresh(&self, id: ObjectId, mut along: Vec<Fid>) -> Result<()> {
         let (realm, group) = self.group(id).await?;
+        if self.is_still_sealed(id, &realm, &group).await {
+            return Ok(());
+        }
         if self.cache.view(id)?.is_none() {
             self.cache.room_for(1 + along.len() as u64)?;
         }
@@ -73,18 +79,18 @@ impl Core {
         along.retain(|fid| *fid != id.fid);
         along.sort();
         along.dedup();
-        let mark = self.cache.mark(id.realm);
+        let mark = self.cache.mark(id.realm, id.fid.volume);
         let mut answers = self.versions(id, &realm, &group, &along).await?;
         for (fid, said) in std::mem::take(&mut answers.of) {
             if fid != id.fid {
                 let other = ObjectId { realm: id.realm, fid };
                 // Whoever holds it is about to learn better; and only the wanted object may wait.
                 if let Some(_held) = self.cache.locks.try_hold(other) {
-                    let _ = self.take_in(other, &said, answers.complete, mark);
+                    let _ = self.take_in(other, &said, &answers, mark);
                 }
                 continue;
             }
-            match self.take_in(id, &said, answers.complete, mark)? {
+            match self.take_in(id, &said, &answers, mark)? {
                 Choice::Concurrent => {
                     self.resolve(id, Priority::Foreground).await;
                     self.after_resolution(id, &realm, &group).await?;
@@ -93,15 +99,16 @@ impl Core {
                 Choice::Newest { .. } => {}
             }
         }
+        self.keep_seal(id.realm, id.fid.volume);
         Ok(())
     }
 
     /// Decides what the members' answers mean for the cache, and makes it so.
-    fn take_in(
+    pub(super) fn take_in(
         &self,
         id: ObjectId,
         said: &[(ServerId, Option<Status>)],
-        complete: bool,
+        answers: &Answers,
         mark: Mark,
     ) -> Result<Choice> {
         let cached = self.cache.view(id)?;
@@ -111,7 +118,7 @@ impl Core {
             // All who answered say that it is gone. What is open or not sent yet stays.
             let busy = cached.as_ref().is_some_and(|view| view.open.is_some());
             if !busy
-                && complete
+                && answers.complete
                 && let Ok(Ok(())) = self.cache.flush(id)
             {
                 return Err(Error::Gone(id.fid));
@@ -131,8 +138,8 @@ impl Core {
             let promised = statuses.iter().all(|(_, status)| status.promised);
             if lagging {
                 self.request_resolve(id);
-            } else if complete && promised {
-                self.cache.believe(id, mark, &status.past)?;
+            } else if answers.complete && promised {
+                self.cache.believe(id, mark, &status.past, &answers.stamps)?;
             }
         }
         Ok(choice)
@@ -141,10 +148,10 @@ impl Core {
     /// Members disagreed and were asked to resolve. What they still disagree on is a conflict of a file;
     /// of a directory, one of its versions shows.
     async fn after_resolution(&self, id: ObjectId, realm: &str, group: &Group) -> Result<()> {
-        let mark = self.cache.mark(id.realm);
+        let mark = self.cache.mark(id.realm, id.fid.volume);
         let answers = self.versions(id, realm, group, &[]).await?;
         let Some(said) = answers.of.get(&id.fid) else { return Err(Error::Gone(id.fid)) };
-        if self.take_in(id, said, answers.complete, mark)? != Choice::Concurrent {
+        if self.take_in(id, said, &answers, mark)? != Choice::Concurrent {
             return Ok(());
         }
         let first = said.iter().find_map(|(_, status)| status.as_ref().filter(|s| !s.past.is_empty()));
@@ -165,11 +172,13 @@ impl Core {
             std::iter::once(id.fid).chain(along.iter().copied()).map(Into::into).collect();
         let body = wire::request::Body::GetAttr(wire::GetAttr { volume: id.fid.volume.0, fids });
         let gathered = self.peers.ask_most(realm, group, body, Priority::Foreground).await;
-        let mut answers = Answers { of: BTreeMap::new(), complete: gathered.missing.is_empty() };
+        let complete = gathered.missing.is_empty();
+        let mut answers = Answers { of: BTreeMap::new(), complete, stamps: Stamps::new() };
         let mut failures = Vec::new();
         for (server, outcome) in gathered.told {
             match outcome.and_then(|answer| attributes(answer.response)) {
-                Ok((statuses, gone)) => {
+                Ok((statuses, gone, stamp)) => {
+                    answers.stamps.extend(stamp.map(|stamp| (server, stamp)));
                     for status in statuses {
                         answers.of.entry(status.fid).or_default().push((server, Some(status)));
                     }
@@ -198,7 +207,9 @@ impl Core {
     }
 }
 
-fn attributes(response: wire::Response) -> std::result::Result<(Vec<Status>, Vec<Fid>), AskError> {
+type Attributes = (Vec<Status>, Vec<Fid>, Option<wire::Stamp>);
+
+fn attributes(response: wire::Response) -> std::result::Result<Attributes, AskError> {
     let Some(wire::response::Body::Attributes(attributes)) = response.body else {
         return Err(AskError::Malformed("no attributes".into()));
     };
@@ -206,5 +217,5 @@ fn attributes(response: wire::Response) -> std::result::Result<(Vec<Status>, Vec
     let statuses =
         attributes.statuses.into_iter().map(Status::try_from).collect::<std::result::Result<_, _>>();
     let gone = attributes.gone.into_iter().map(Fid::try_from).collect::<std::result::Result<_, _>>();
-    Ok((statuses.map_err(malformed)?, gone.map_err(malformed)?))
+    Ok((statuses.map_err(malformed)?, gone.map_err(malformed)?, attributes.stamp))
 }

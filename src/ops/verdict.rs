@@ -1,14 +1,14 @@
 //! What the members' answers to a mutation mean: a decision.
 
-use coda_proto::{Code, Refusal, ServerId, Status};
+use coda_proto::{Code, Refusal, ServerId, Status, wire};
 
 use crate::replica::AskError;
 
 /// One member's answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Said {
-    /// It holds the records, and the touched objects are now so.
-    Applied(Vec<Status>),
+    /// It holds the records, and the touched objects are now so. With the replica's stamps before and after.
+    Applied(Vec<Status>, Option<(wire::Stamp, wire::Stamp)>),
     /// It does not, for this reason.
     Refused(Refusal),
     /// Nobody knows: it was asked and did not answer.
@@ -41,7 +41,7 @@ pub enum Verdict {
 
 /// Decides over all members' answers.
 pub fn verdict(answers: &[(ServerId, Said)]) -> Verdict {
-    let applied = |said: &Said| matches!(said, Said::Applied(_));
+    let applied = |said: &Said| matches!(said, Said::Applied(..));
     if answers.iter().any(|(_, said)| applied(said)) {
         let missed: Vec<_> =
             answers.iter().filter(|(_, said)| !applied(said)).map(|(server, _)| *server).collect();
@@ -93,7 +93,7 @@ pub fn said(outcome: Result<crate::env::Answer, AskError>) -> Said {
             Some(coda_proto::wire::response::Body::Applied(applied)) => {
                 let statuses = applied.statuses.into_iter().map(Status::try_from).collect::<Result<_, _>>();
                 // It said yes. Statuses that make no sense are asked for again.
-                Said::Applied(statuses.unwrap_or_default())
+                Said::Applied(statuses.unwrap_or_default(), applied.before.zip(applied.after))
             }
             _ => unclear("the answer is to another question".into()),
         },
@@ -125,10 +125,10 @@ mod tests {
         {
             let missed = vec![ServerId(2)];
             let done = Verdict::Done { missed, everywhere: false };
-            assert_eq!(decide(&[Said::Applied(vec![]), other]), done);
+            assert_eq!(decide(&[Said::Applied(vec![], None), other]), done);
         }
         let everywhere = Verdict::Done { missed: vec![], everywhere: true };
-        assert_eq!(decide(&[Said::Applied(vec![]), Said::Applied(vec![])]), everywhere);
+        assert_eq!(decide(&[Said::Applied(vec![], None), Said::Applied(vec![], None)]), everywhere);
     }
 
     #[test]

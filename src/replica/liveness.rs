@@ -8,8 +8,9 @@
 //!   Disconnected ◄─ disconnect, from any      ◄─────────────────────────┘
 //! ```
 //!
-//! A server never heard of counts as alive: the first call tells. Coming up, also for the first time, is
-//! an event, because the server may hold updates from another partition.
+//! A server never heard of counts as alive: the first call tells. Coming back is an event, because the
+//! server may hold updates from another partition; whoever asks waits for one that was never heard of, so
+//! nothing was believed without it.
 
 /// What we believe of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,8 +47,12 @@ pub enum Fact {
 pub enum Change {
     /// Nothing.
     None,
+    /// It answers for the first time.
+    Met,
     /// It may hold what we have not seen: validate again.
     Up,
+    /// The same, before it has answered anything.
+    Asked,
     /// Its promises are void, and calls to it end now.
     Down,
 }
@@ -65,11 +70,12 @@ pub fn step(before: Liveness, fact: Fact) -> (Liveness, Change) {
     match (before, fact) {
         (_, Fact::Disconnect) if before.callable() => (Disconnected, Change::Down),
         (_, Fact::Disconnect) => (Disconnected, Change::None),
-        (Disconnected, Fact::Reconnect) => (Unknown, Change::None),
+        (Disconnected, Fact::Reconnect) => (Unknown, Change::Asked),
         (Disconnected, _) => (Disconnected, Change::None),
         (_, Fact::Reconnect) => (before, Change::None),
         (Up, Fact::Answered) => (Up, Change::None),
-        (Unknown | Dead, Fact::Answered) => (Up, Change::Up),
+        (Unknown, Fact::Answered) => (Up, Change::Met),
+        (Dead, Fact::Answered) => (Up, Change::Up),
         (Unknown | Up, Fact::Silent | Fact::Unreachable | Fact::Untrusted) => (Dead, Change::Down),
         (Dead, Fact::Silent | Fact::Unreachable | Fact::Untrusted) => (Dead, Change::None),
     }
@@ -103,9 +109,11 @@ mod tests {
         for before in STATES {
             for fact in FACTS {
                 let (after, change) = step(before, fact);
-                let expected = match (before.callable(), after) {
-                    (true, Dead | Disconnected) => C::Down,
-                    (_, Up) if before != Up => C::Up,
+                let expected = match (before, after) {
+                    (Unknown | Up, Dead | Disconnected) => C::Down,
+                    (Unknown, Up) => C::Met,
+                    (Dead, Up) => C::Up,
+                    (Disconnected, Unknown) => C::Asked,
                     _ => C::None,
                 };
                 assert_eq!(change, expected, "{before:?} {fact:?}");

@@ -1,10 +1,10 @@
 //! Where volumes are: asked from any server of the realm, remembered, and asked again when somebody shows
 //! that what we believe is out of date.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use coda_proto::{Code, VolumeId, wire};
+use coda_proto::{Code, ServerId, VolumeId, wire};
 use tokio::time::Instant;
 
 use super::{
@@ -79,6 +79,15 @@ impl Peers {
                 (outcome, _) => outcome,
             },
         }
+    }
+
+    /// Known volumes of a realm of which this server holds no replica.
+    pub fn volumes_without(&self, realm: &str, server: ServerId) -> BTreeSet<VolumeId> {
+        let Some(realm) = self.find_realm(realm) else { return BTreeSet::new() };
+        let state = locked(&realm.state);
+        let volumes = state.known.iter().flat_map(|known| known.volumes.values());
+        let without = volumes.filter(|group| group.members.iter().all(|member| member.server != server));
+        without.map(|group| group.id).collect()
     }
 
     /// Believes the location of a volume no longer: the next one who wants it asks.

@@ -81,19 +81,22 @@ pub enum PeerEvent {
         /// To be used once the cache is marked.
         ack: Ack,
     },
-    /// All promises of this server are void.
+    /// All promises of this server are void, or it is asked again after it was left out by order.
     Lost {
         /// Where.
         realm: String,
         /// Whose.
         server: ServerId,
     },
-    /// A server answers that did not before, or for the first time: it may hold what we have not seen.
+    /// A server answers that did not before.
     Up {
         /// Where.
         realm: String,
         /// Who.
         server: ServerId,
+        /// Others were asked in its absence: it may hold what they have not seen. Not so at the first
+        /// contact, for which everybody waited.
+        away: bool,
     },
     /// A server is dead or disconnected. Promises of the other members stand, and cover what is cached
     /// until it is `Up` again.

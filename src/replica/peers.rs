@@ -130,7 +130,9 @@ impl Peers {
         let (realm, id) = (server.realm.to_string(), server.id);
         server.learn(fact, Instant::now(), |change| match change {
             Change::None => {}
-            Change::Up => self.tell(PeerEvent::Up { realm, server: id }),
+            Change::Met => self.tell(PeerEvent::Up { realm, server: id, away: false }),
+            Change::Up => self.tell(PeerEvent::Up { realm, server: id, away: true }),
+            Change::Asked => self.tell(PeerEvent::Lost { realm, server: id }),
             Change::Down => {
                 self.drop_session(server);
                 self.tell(PeerEvent::Down { realm: realm.clone(), server: id });

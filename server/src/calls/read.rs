@@ -18,6 +18,12 @@ use crate::{
     volume::Volume,
 };
 
+/// When a view is of.
+pub(super) fn stamp(view: &View) -> Result<wire::Stamp, StoreError> {
+    let row = view.volume_row()?;
+    Ok(wire::Stamp { incarnation: row.incarnation, change_seq: row.change_seq })
+}
+
 /// Objects of one call, at most.
 pub const MANY: usize = 1000;
 /// Entries of one page, at most.
@@ -114,7 +120,8 @@ impl Server {
                     None => gone.push(fid.into()),
                 }
             }
-            plain(Body::Attributes(wire::Attributes { statuses, gone }))
+            let stamp = Some(stamp(view)?);
+            plain(Body::Attributes(wire::Attributes { statuses, gone, stamp }))
         })
     }
 
@@ -154,7 +161,7 @@ impl Server {
                 objects: view.objects()?,
                 offline_message: row.offline_message,
                 motd: row.motd,
-                stamp: Some(wire::Stamp { incarnation: row.incarnation, change_seq: row.change_seq }),
+                stamp: Some(stamp(view)?),
             }))
         })
     }

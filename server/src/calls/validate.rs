@@ -8,9 +8,9 @@ use coda_proto::{
 
 use super::{
     Answer, Caller, plain,
-    read::{MANY, served},
+    read::{MANY, served, stamp},
 };
-use crate::{server::Server, session::Key, status::status};
+use crate::{server::Server, session::Key, status::status, store::View};
 
 impl Server {
     pub(crate) fn validate_objects(&self, caller: Caller, ask: wire::ValidateObjects) -> Answer {
@@ -44,7 +44,8 @@ impl Server {
                 };
                 answers.push(answer);
             }
-            plain(Body::ObjectsValidated(wire::ObjectsValidated { answers }))
+            let stamp = Some(stamp(view)?);
+            plain(Body::ObjectsValidated(wire::ObjectsValidated { answers, stamp }))
         })
     }
 
@@ -73,9 +74,40 @@ impl Server {
             if !row.joined {
                 return Ok(unknown);
             }
-            let stamp = wire::Stamp { incarnation: row.incarnation, change_seq: row.change_seq };
-            let valid = promised && ask.stamp == Some(stamp);
-            Ok(wire::VolumeAnswer { volume: id.0, valid, stamp: Some(stamp), info, unknown: false })
+            let stamp = stamp(view)?;
+            let mut known = None;
+            for asked in ask.stamps.iter().chain(&ask.stamp) {
+                if view.has_been(asked.incarnation, asked.change_seq)? {
+                    known = known.max(Some(asked.change_seq));
+                }
+            }
+            let changed = match known {
+                Some(known) if promised => changed_since(view, known)?,
+                _ => None,
+            };
+            let valid = changed.as_ref().is_some_and(Vec::is_empty);
+            Ok(wire::VolumeAnswer {
+                volume: id.0,
+                valid,
+                stamp: Some(stamp),
+                info,
+                unknown: false,
+                listed: changed.is_some(),
+                changed: changed.unwrap_or_default(),
+            })
         })
     }
+}
+
+/// What changed since, unless it is too much for one answer.
+fn changed_since(view: &View, seq: u64) -> Result<Option<Vec<wire::ObjectVersion>>, Refusal> {
+    let changed = view.changed_since(seq, MANY as u32 + 1)?;
+    if changed.len() > MANY {
+        return Ok(None);
+    }
+    let version = |(_, fid): (u64, Fid)| -> Result<_, Refusal> {
+        let digest = view.past(fid)?.map(|past| past.digest().to_vec().into()).unwrap_or_default();
+        Ok(wire::ObjectVersion { fid: Some(fid.into()), digest })
+    };
+    changed.into_iter().map(version).collect::<Result<_, _>>().map(Some)
 }

@@ -79,7 +79,7 @@ impl Venus {
             && id.realm != 0
         {
             self.core.peers.forget_volume(&realm, id.fid.volume);
-            self.core.cache.void(id.realm, Some(id.fid.volume));
+            self.core.cache.void(id.realm, |volume| volume == id.fid.volume);
         }
     }
 

@@ -79,7 +79,7 @@ impl Venus {
             self.core.peers.forget_volumes(&realm);
         }
         for (number, _) in self.core.realms() {
-            self.core.cache.void(number, None);
+            self.core.cache.void(number, |_| true);
         }
         Ok(())
     }

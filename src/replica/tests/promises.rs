@@ -165,6 +165,14 @@ async fn a_network_change_finds_out_who_has_given_us_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_is_known_to_hold_no_replica_of_some_volumes() {
+    let (world, client, _) = has_changed_something_at_two_of_three().await;
+    drop(world);
+    let without = |server| client.peers.volumes_without(REALM, coda_proto::ServerId(server)).len();
+    assert_eq!((without(1), without(2), without(3)), (0, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gap_in_the_events_voids_everything() {
     let (world, mut client, _) = has_read(1).await;
     locked(&world.host("example.org-1").inner).sessions.values_mut().for_each(|session| session.seq = 3);

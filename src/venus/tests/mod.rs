@@ -3,5 +3,6 @@
 mod coherence;
 mod failures;
 mod files;
+mod seals;
 mod stalls;
 mod world;

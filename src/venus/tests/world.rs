@@ -195,6 +195,8 @@ fn name(request: &wire::Request) -> &'static str {
         B::Apply(_) => "apply",
         B::Upload(_) => "upload",
         B::Resolve(_) => "resolve",
+        B::ValidateVolumes(_) => "validatevolumes",
+        B::ValidateObjects(_) => "validateobjects",
         _ => "other",
     }
 }
