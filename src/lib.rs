@@ -7,8 +7,8 @@
 //!  shell    main  daemon  fuse  control  net (quic, dns)             the simulator
 //!  ──────── feature `daemon` above this line ─────────────────────────────
 //!  face     venus                      the assembled manager: what fuse, control and the simulator call
-//!  work     ops
-//!  peers    replica  callback
+//!  work     ops  reintegration
+//!  peers    replica  callback  cml
 //!  things   cache  volume  realm
 //!  ground   store  env  fid  config
 //!  ──────── the venus package above this line ─────────────────────────────
@@ -17,6 +17,7 @@
 
 pub mod cache;
 pub mod callback;
+pub mod cml;
 pub mod config;
 #[cfg(feature = "daemon")]
 pub mod control;
@@ -32,6 +33,7 @@ pub mod fuse;
 pub mod net;
 pub mod ops;
 pub mod realm;
+pub mod reintegration;
 pub mod replica;
 pub mod store;
 pub mod venus;

@@ -78,6 +78,8 @@ pub struct Actor<F> {
     pub crowded: bool,
     /// Names that only this client writes.
     pub private: Vec<String>,
+    /// Whether its client has something in its log.
+    pub logs: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 type Result<T> = std::result::Result<T, Error>;
@@ -346,7 +348,13 @@ impl<F: Face> Actor<F> {
             Err(error) if refused(error) => Outcome::Refused,
             Err(_) => Outcome::Open,
         };
-        self.model().end(id, outcome);
+        let logged = (self.logs)();
+        let mut model = self.model();
+        model.end(id, outcome);
+        if logged {
+            model.logged(id);
+        }
+        drop(model);
         if let Err(error) = result {
             self.tolerate(what, &error);
         }

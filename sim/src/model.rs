@@ -49,9 +49,17 @@ pub struct Operation {
     pub outcome: Outcome,
     /// What it writes to which names.
     pub effects: BTreeMap<String, Value>,
+    /// It was acknowledged while its client had something in its log: others learn of it later, and what they
+    /// did meanwhile was done without knowing of it.
+    pub logged: bool,
 }
 
 impl Operation {
+    /// The latest moment at which somebody else may still do something without knowing of it.
+    fn known(&self) -> Option<Duration> {
+        if self.logged { None } else { self.end() }
+    }
+
     /// The latest moment at which it may have its effect; `None`: any.
     fn end(&self) -> Option<Duration> {
         match self.outcome {
@@ -91,13 +99,25 @@ impl Model {
     ) -> OpId {
         let id = self.operations.len();
         let effects = effects(id).into_iter().collect();
-        self.operations.push(Operation { client, what, begun: now, outcome: Outcome::Open, effects });
+        self.operations.push(Operation {
+            client,
+            what,
+            begun: now,
+            outcome: Outcome::Open,
+            effects,
+            logged: false,
+        });
         id
     }
 
     /// Its caller was told.
     pub fn end(&mut self, id: OpId, outcome: Outcome) {
         self.operations[id].outcome = outcome;
+    }
+
+    /// It was acknowledged, and is in its client's log or behind one.
+    pub fn logged(&mut self, id: OpId) {
+        self.operations[id].logged = true;
     }
 
     /// The operation of this number.
@@ -176,8 +196,8 @@ impl Model {
             .next()
     }
 
-    /// Whether two clients ever changed one of these names at the same time: only then may there be a conflict
-    /// in a world where nothing is cut. (A rename carries a conflict to another of the names.)
+    /// Whether two clients ever changed one of these names at the same time, or before one of the changes came
+    /// out of its client's log: only then may there be a conflict. (A rename carries a conflict to another of the names.)
     pub fn may_conflict(&self, names: &[&str]) -> bool {
         let changes: Vec<&Operation> = self
             .operations
@@ -188,8 +208,8 @@ impl Model {
             .collect();
         changes.iter().enumerate().any(|(at, one)| {
             changes[at + 1..].iter().any(|other| {
-                let overlap = one.end().is_none_or(|end| other.begun <= end)
-                    && other.end().is_none_or(|end| one.begun <= end);
+                let overlap = one.known().is_none_or(|end| other.begun <= end)
+                    && other.known().is_none_or(|end| one.begun <= end);
                 overlap
                     && one.client != other.client
                     && one.effects.keys().any(|name| other.effects.contains_key(name))
@@ -320,6 +340,19 @@ mod tests {
         write(&mut model, 0, 5, Some(6));
         assert!(model.may_conflict(&["a", "b"]));
         assert!(!model.may_conflict(&["b"]));
+    }
+
+    #[test]
+    fn what_is_logged_conflicts_with_what_others_do_later_and_lasts_all_the_same() {
+        let mut model = Model::default();
+        let logged = write(&mut model, 0, 1, Some(2));
+        model.logged(logged);
+        assert!(!model.may_conflict(&["a"]));
+        assert_eq!(model.lasting(), vec![(logged, "a".to_owned())]);
+        write(&mut model, 1, 50, Some(60));
+        assert!(model.may_conflict(&["a"]));
+        // Whoever wrote it sees it at once.
+        assert!(model.may_see("a", Value::Absent, View { only: Some(0), ..seen_at(5) }).is_err());
     }
 
     #[test]

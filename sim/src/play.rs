@@ -231,6 +231,18 @@ const QUIET: Duration = Duration::from_secs(300);
 async fn settle(world: &World) {
     // Clients finish what they began; dead servers are probed once a minute.
     tokio::time::sleep(Duration::from_secs(100)).await;
+    // What was done apart comes home.
+    let begun = world.trace.time();
+    for actor in world.actors() {
+        while actor.face.unsent() > 0 {
+            if world.trace.time() - begun > QUIET {
+                let what = format!("client {}: {} records are never sent", actor.client, actor.face.unsent());
+                world.verdicts.accuse(&world.trace, what);
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+    }
     if !world.resolves {
         return;
     }

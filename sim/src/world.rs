@@ -288,6 +288,8 @@ impl World {
         let face = Venus::start(config, env, Arc::new(disk.clone()), Database::File(store))
             .map_err(|error| anyhow::anyhow!("a client does not start: {error}"))?;
         self.trace.say(format_args!("client {} is up", slot.host));
+        let manager = Arc::clone(&face);
+        let logs = Arc::new(move || manager.unsent() > 0);
         let actor = Arc::new(Actor {
             client: at,
             face,
@@ -298,6 +300,7 @@ impl World {
             strictness: self.strictness,
             crowded: self.crowded,
             private: private(at),
+            logs,
         });
         let working = Arc::clone(&actor);
         process.spawn(Box::pin(async move { working.live(until).await }));

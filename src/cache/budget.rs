@@ -134,6 +134,7 @@ impl Cache {
         }
         ground.commit(&Change::of(edit), &self.forgets)?;
         if let Some(container) = container
+            && !ground.store.log_names_container(container)?
             && let Err(error) = self.containers.remove(container)
         {
             tracing::warn!(container, %error, "a container could not be removed");
@@ -145,13 +146,12 @@ impl Cache {
     pub fn flush(&self, id: ObjectId) -> Result<std::result::Result<(), &'static str>> {
         let mut ground = self.ground();
         let Some(row) = ground.row(id)? else { return Ok(Ok(())) };
-        if let Some(node) = ground.table.get(&id) {
-            if node.open.is_some() {
-                return Ok(Err("it is open"));
-            }
-            if node.pins > 0 {
-                return Ok(Err("it has changes that are not sent yet"));
-            }
+        let node = ground.table.get(&id);
+        if node.is_some_and(|node| node.open.is_some()) {
+            return Ok(Err("it is open"));
+        }
+        if node.is_some_and(|node| node.pins > 0) || ground.unsent.contains_key(&id) {
+            return Ok(Err("it has changes that are not sent yet"));
         }
         self.let_go(&mut ground, id, (*row).clone(), true)?;
         Ok(Ok(()))
@@ -160,6 +160,7 @@ impl Cache {
 
 impl Ground {
     fn may_go(&self, id: ObjectId) -> bool {
-        self.table.get(&id).is_none_or(|node| node.pins == 0 && node.open.is_none())
+        !self.unsent.contains_key(&id)
+            && self.table.get(&id).is_none_or(|node| node.pins == 0 && node.open.is_none())
     }
 }

@@ -78,6 +78,15 @@ pub struct View {
     pub open: Option<Arc<OpenFile>>,
     /// Unlinked, and still open.
     pub gone: bool,
+    /// Changes of it are in the log: what is here is newer than what servers have.
+    pub unsent: bool,
+}
+
+impl View {
+    /// Whether it is served without asking anybody: it may be believed, or is ours alone.
+    pub fn stands(&self) -> bool {
+        self.valid || self.gone || self.unsent
+    }
 }
 
 struct Ground {
@@ -91,6 +100,8 @@ struct Ground {
     seals: HashMap<(u32, VolumeId), seal::Seal>,
     /// Containers that somebody has open.
     opened: HashSet<u64>,
+    /// How many records of the log touch an object. Such an object never goes, and nobody is asked for it.
+    unsent: HashMap<ObjectId, u32>,
     next_container: u64,
     container_end: u64,
     next_log: u64,
@@ -138,6 +149,7 @@ impl Cache {
             promises: HashMap::new(),
             seals: HashMap::new(),
             opened: HashSet::new(),
+            unsent: HashMap::new(),
             next_container,
             container_end: next_container,
         };
@@ -163,13 +175,8 @@ impl Cache {
         }
         let node = ground.table.get_mut(&id).expect("just loaded");
         node.used = tick;
-        let view = View {
-            id,
-            row: node.row.clone(),
-            valid: node.is_valid(),
-            open: node.open.clone(),
-            gone: node.gone,
-        };
+        let (row, valid, open, gone) = (node.row.clone(), node.is_valid(), node.open.clone(), node.gone);
+        let view = View { id, row, valid, open, gone, unsent: ground.unsent.contains_key(&id) };
         self.shrink(&mut ground);
         Ok(Some(view))
     }
@@ -177,8 +184,9 @@ impl Cache {
     /// Notes that the kernel may keep this object's attributes; answers whether it may.
     pub fn tell(&self, id: ObjectId) -> bool {
         let mut ground = self.ground();
+        let unsent = ground.unsent.contains_key(&id);
         match ground.table.get_mut(&id) {
-            Some(node) if node.is_valid() => {
+            Some(node) if node.is_valid() || unsent => {
                 node.told = true;
                 true
             }
@@ -228,6 +236,10 @@ impl Cache {
             return Ok(Relation::Newer);
         };
         let relation = status.past.relation(&old.status.past);
+        if ground.unsent.contains_key(&id) && relation == Relation::Newer {
+            // All of ours got there, and nobody has told us yet: when somebody does, this is asked again.
+            return Ok(Relation::Concurrent);
+        }
         let row = match relation {
             Relation::Equal if status == old.status => return Ok(relation),
             Relation::Equal => old.confirmed(status),
@@ -262,6 +274,25 @@ impl Cache {
     pub fn unpin(&self, id: ObjectId) {
         if let Some(node) = self.ground().table.get_mut(&id) {
             node.pins = node.pins.saturating_sub(1);
+        }
+    }
+
+    /// Notes that the log holds a record which touches these.
+    pub fn note_unsent(&self, ids: impl IntoIterator<Item = ObjectId>) {
+        let mut ground = self.ground();
+        ids.into_iter().for_each(|id| *ground.unsent.entry(id).or_default() += 1);
+    }
+
+    /// Notes that it is off the log.
+    pub fn note_sent(&self, ids: impl IntoIterator<Item = ObjectId>) {
+        let mut ground = self.ground();
+        for id in ids {
+            if let std::collections::hash_map::Entry::Occupied(mut count) = ground.unsent.entry(id) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
         }
     }
 

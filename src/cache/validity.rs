@@ -182,7 +182,8 @@ impl Cache {
     /// open file. Does not count as a use.
     pub fn held(&self, id: ObjectId) -> (bool, bool) {
         let ground = self.ground();
-        ground.table.get(&id).map_or((false, false), |node| (node.is_valid(), node.pins > 0))
+        let unsent = ground.unsent.contains_key(&id);
+        ground.table.get(&id).map_or((false, unsent), |node| (node.is_valid(), node.pins > 0 || unsent))
     }
 
     /// Believes whatever is cached of an object.
@@ -204,6 +205,7 @@ impl Cache {
                     && !node.is_valid()
                     && !node.gone
                     && node.pins == 0
+                    && !ground.unsent.contains_key(id)
             })
             .map(|(id, _)| *id)
             .collect();

@@ -2,15 +2,11 @@
 
 use coda_proto::{Acl, Op, wire};
 
-use super::{
-    Core, Result,
-    names::updated,
-    outbox::{Failure, Seen},
-    path::text,
-    unexpected,
-};
+use super::{Core, Result, names::updated, path::text, unexpected};
 use crate::{
+    cml::Manner,
     error::Error,
+    reintegration::{Failure, Seen},
     store::{Change, Edit},
     venus::face::ObjectId,
 };
@@ -70,7 +66,7 @@ impl Core {
         if view.gone {
             return Err(Error::NotFound(text(b"directory")).into());
         }
-        self.submit(held, id, vec![Seen::of(&view.row.status)], false, |stamp| {
+        self.submit(held, id, vec![Seen::of(&view.row.status)], Manner::Connected, |stamp| {
             (op, Change::of(Edit::Put(id, updated(&view.row, stamp, |_| ()))))
         })
         .await?;

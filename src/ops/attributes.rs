@@ -4,15 +4,12 @@ use std::sync::Arc;
 
 use coda_proto::{Kind, Op, Rights};
 
-use super::{
-    Core, Result,
-    names::updated,
-    outbox::{Failure, Seen},
-};
+use super::{Core, Result, names::updated};
 use crate::{
     cache::{self, OpenFile},
     error::Error,
     fid::CODA,
+    reintegration::{Failure, Seen},
     store::{Change, Edit, Row},
     venus::face::{Attr, AttrChange, Caller, NodeKind, ObjectId, OpenMode},
 };

@@ -86,6 +86,12 @@ impl Core {
                 self.install(id, &view, self.scratch()?, 0)?;
                 continue;
             };
+            if view.unsent
+                && let Some((scratch, length)) = self.contents_from_log(&view)?
+            {
+                self.install(id, &view, scratch, length)?;
+                continue;
+            }
             if attempt == 0 {
                 self.fetch_along(id, &view).await;
                 if self.cache.view(id)?.is_some_and(|view| view.row.has_contents()) {

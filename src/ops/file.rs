@@ -12,13 +12,13 @@ use futures::future::join_all;
 use super::{
     Core, Handle, Result,
     names::{Birth, is_taken, updated},
-    outbox::{Failure, Seen},
     path::text,
 };
 use crate::{
     cache::{self, Held, OpenFile, View, open::Snapshot},
     env::{Container, Priority},
     error::Error,
+    reintegration::{Failure, Seen, Stamp},
     store::{Change, Data, Edit, Row},
     venus::face::{Caller, ObjectId, OpenMode, Opened},
 };
@@ -69,6 +69,9 @@ impl Core {
             None if mode.truncate => self.emptied(id)?,
             None => self.opened(id).await?,
         };
+        if writes {
+            self.shadow(id, file.name)?;
+        }
         if mode.truncate && file.container.length().is_ok_and(|length| length > 0) {
             file.container.set_length(0).map_err(|error| cache::io(id.fid, error))?;
         }
@@ -235,6 +238,9 @@ impl Core {
             .as_ref()
             .is_some_and(|view| !view.gone && view.row.data.is_some_and(|data| data.container == file.name));
         let no_writers = file.state().writers == 0;
+        if write && no_writers {
+            self.written(id.realm, id.fid.volume);
+        }
         if stored.is_err() && no_writers && file.changed() && view.as_ref().is_some_and(|view| !view.gone) {
             self.set_aside(id, &file, is_current)?;
         } else if write && no_writers && is_current {
@@ -289,14 +295,12 @@ impl Core {
             return Ok(());
         }
         let reading = self.read_still(id, file).await?;
-        let (contents, reading) = match &reading.inline {
-            Some(bytes) => (Contents::Inline(bytes.clone()), reading),
-            None => {
-                let (container, what) = (&*file.container, (reading.length, reading.hash));
-                let handle = self.upload(id, view.row.status.parent, container, what).await?;
-                (Contents::Uploaded(handle), reading)
-            }
+        let contents = match &reading.inline {
+            Some(bytes) => Contents::Inline(bytes.clone()),
+            None => Contents::Uploaded(self.bring(id, &view, file, &reading).await?),
         };
+        // Short contents are in the record, others stay where they are while it is logged.
+        let log_keeps = reading.inline.is_none();
         if file.container.snapshot().map_err(|error| cache::io(id.fid, error))? != reading.snapshot {
             return Err(Failure::NoUpload);
         }
@@ -309,25 +313,31 @@ impl Core {
         let length = reading.length;
         let is_current = view.row.data.is_some_and(|data| data.container == file.name);
         let replaced = base.past.clone();
-        let dot = self
-            .submit(held, id, vec![base], false, |stamp| {
-                let sibling = Sibling { dot: stamp.dot, length, hash: reading.hash, mtime };
-                let row = updated(&view.row, stamp, |status| {
-                    status.siblings.retain(|old| !replaced.covers(old.dot));
-                    status.siblings.insert(0, sibling);
-                    status.length = length;
-                    status.mtime = mtime;
-                    status.mode = mode.unwrap_or(status.mode);
-                });
-                let mut row = (*row).clone();
-                row.version += 1;
-                if is_current {
-                    row.data = Some(Data { container: file.name, dot: Some(stamp.dot), length });
-                }
-                let op = Op::Store { fid: id.fid, length, hash: reading.hash, mtime, contents, mode };
-                (op, Change::of(Edit::Put(id, Arc::new(row))))
-            })
-            .await?;
+        let make = |stamp: &Stamp| {
+            let sibling = Sibling { dot: stamp.dot, length, hash: reading.hash, mtime };
+            let row = updated(&view.row, stamp, |status| {
+                status.siblings.retain(|old| !replaced.covers(old.dot));
+                status.siblings.insert(0, sibling);
+                status.length = length;
+                status.mtime = mtime;
+                status.mode = mode.unwrap_or(status.mode);
+            });
+            let mut row = (*row).clone();
+            row.version += 1;
+            if is_current {
+                row.data = Some(Data { container: file.name, dot: Some(stamp.dot), length });
+            }
+            let op = Op::Store { fid: id.fid, length, hash: reading.hash, mtime, contents, mode };
+            (op, Change::of(Edit::Put(id, Arc::new(row))))
+        };
+        let dot = match log_keeps {
+            true => self.submit_store(held, id, base, file.name, make).await?,
+            false => self.submit(held, id, vec![base], false, make).await?,
+        };
+        if log_keeps && file.state().writers > 1 {
+            // Somebody else goes on writing.
+            self.shadow(id, file.name)?;
+        }
         let mut state = file.state();
         state.stored = reading.snapshot;
         state.unsaved = false;
@@ -366,21 +376,42 @@ impl Core {
         Err(Error::Busy(id.fid.to_string()))
     }
 
+    /// Brings contents to the servers ahead of their Store, where that is sent now. Where it is logged they
+    /// are made to last as long as it does.
+    async fn bring(
+        &self,
+        id: ObjectId,
+        view: &View,
+        file: &OpenFile,
+        reading: &Reading,
+    ) -> std::result::Result<[u8; 16], Failure> {
+        let mut handle = [0; 16];
+        if !self.is_apart(id).await {
+            handle[..8].copy_from_slice(&self.env.random().to_le_bytes());
+            handle[8..].copy_from_slice(&self.env.random().to_le_bytes());
+            let what = (reading.length, reading.hash);
+            match self.upload(id, view.row.status.parent, &*file.container, what, handle).await {
+                Err(Failure::Away) => {}
+                brought => return brought.map(|()| handle),
+            }
+        }
+        file.container.sync().map_err(|error| cache::io(id.fid, error))?;
+        Ok([0; 16])
+    }
+
     /// Brings contents to every live member ahead of their Store. One member is enough to go on.
-    pub(super) async fn upload(
+    pub(crate) async fn upload(
         &self,
         id: ObjectId,
         directory: Fid,
         container: &dyn Container,
         (length, hash): (u64, [u8; 32]),
-    ) -> std::result::Result<[u8; 16], Failure> {
+        handle: [u8; 16],
+    ) -> std::result::Result<(), Failure> {
         let (realm, group) = self.group(id).await.map_err(|error| match super::is_disconnected(&error) {
             true => Failure::Away,
             false => Failure::Here(error),
         })?;
-        let mut handle = [0; 16];
-        handle[..8].copy_from_slice(&self.env.random().to_le_bytes());
-        handle[8..].copy_from_slice(&self.env.random().to_le_bytes());
         let members = self.peers.live(&realm, &group);
         let sent = members.iter().map(|server| async {
             let mut offset = 0;
@@ -420,7 +451,7 @@ impl Core {
         let mut failure = Failure::Away;
         for outcome in outcomes {
             match outcome {
-                Ok(()) => return Ok(handle),
+                Ok(()) => return Ok(()),
                 Err(Failure::Away) => {}
                 Err(other) => failure = other,
             }

@@ -5,7 +5,6 @@
 //!  status    is what is cached still so? all members are asked, and the newest version wins
 //!  seals     the same for whole volumes: one question where promises were lost
 //!  listing   directories, whole        contents   files, whole
-//!  outbox    one path for all mutations: log record and local change in one transaction, then sent
 //!  names     create, mkdir, symlink, link, unlink, rmdir, rename
 //!  file      open, flush, release      attributes, xattrs
 //! ```
@@ -20,15 +19,15 @@ mod file;
 mod heard;
 mod listing;
 mod names;
-pub mod outbox;
 pub(crate) mod path;
 mod restart;
 mod seals;
 mod status;
-mod verdict;
 mod xattrs;
 
+pub(crate) use contents::Scratch;
 pub use names::Removal;
+pub(crate) use restart::digest;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -42,6 +41,7 @@ use crate::{
     env::{Answer, BoxFuture, Env, Priority},
     error::Error,
     events::Events,
+    reintegration::Outbox,
     replica::{AskError, Group, Peers, VolumeKey},
     venus::face::{Attr, Caller, NodeKind, ObjectId},
 };
@@ -59,7 +59,7 @@ pub struct Core {
     pub(crate) events: Arc<Events>,
     me: Weak<Core>,
     realms: Mutex<Realms>,
-    outboxes: Mutex<HashMap<(u32, VolumeId), Arc<outbox::Outbox>>>,
+    pub(crate) outboxes: Mutex<HashMap<(u32, VolumeId), Arc<Outbox>>>,
     pub(crate) mounts: Mutex<path::Mounts>,
     handles: Mutex<Handles>,
     resolving: Mutex<BTreeSet<(u32, Fid)>>,
@@ -88,7 +88,7 @@ pub(crate) struct Handle {
     pub write: bool,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no holder panics")
 }
 
@@ -122,6 +122,11 @@ impl Core {
 
     pub(crate) fn me(&self) -> Arc<Core> {
         self.me.upgrade().expect("whoever runs a flow holds the core")
+    }
+
+    /// For a task that waits for long.
+    pub(crate) fn weak(&self) -> Weak<Core> {
+        self.me.clone()
     }
 
     /// Runs a task that outlives its caller.

@@ -7,16 +7,13 @@ use std::sync::Arc;
 
 use coda_proto::{Dot, Entry, Fid, Kind, Op, Past, Rights, Status, check_name};
 
-use super::{
-    Core, Result, locked,
-    outbox::{Failure, Seen, Stamp},
-    path::text,
-};
+use super::{Core, Result, locked, path::text};
 use crate::{
     cache::View,
     env::Priority,
     error::Error,
     fid::CODA,
+    reintegration::{Failure, Seen, Stamp},
     store::{Change, Edit, Row},
     venus::face::{Attr, Caller, ObjectId, RenameMode},
 };
@@ -286,7 +283,7 @@ impl Core {
             Removal::Directory if !is_dir => return Err(Error::NotDirectory(text(name)).into()),
             _ => {}
         }
-        if is_dir && child.row.complete && !self.cache.store(|store| store.is_empty(id))? {
+        if is_dir && !self.is_known_empty(id).await? {
             return Err(Error::NotEmpty(text(name)).into());
         }
         let bases = vec![Seen::of(&parent.row.status), Seen::of(status)];
@@ -376,9 +373,7 @@ impl Core {
                 match (is_dir, view.row.status.kind == Kind::Directory) {
                     (true, false) => return Err(Error::NotDirectory(text(to_name)).into()),
                     (false, true) => return Err(Error::IsDirectory(text(to_name)).into()),
-                    (true, true)
-                        if view.row.complete && !self.cache.store(|store| store.is_empty(over))? =>
-                    {
+                    (true, true) if !self.is_known_empty(over).await? => {
                         return Err(Error::NotEmpty(text(to_name)).into());
                     }
                     _ if self.is_covered(over) => return Err(Error::Busy(text(to_name)).into()),
@@ -426,6 +421,15 @@ impl Core {
         .await?;
         locked(&self.mounts).moved(id, to, to_name);
         Ok(())
+    }
+
+    /// Whether nothing is in a directory, as far as it has to be known: servers that are asked know better,
+    /// and a record that is logged they do not refuse for that.
+    async fn is_known_empty(&self, dir: ObjectId) -> Result<bool> {
+        if self.is_apart(dir).await {
+            self.directory_held(dir).await?;
+        }
+        self.cache.store(|store| store.is_empty(dir))
     }
 
     /// Whether `dir` is `above` or lies below it.

@@ -68,7 +68,7 @@ impl Core {
 }
 
 /// Length and hash of a container's contents.
-pub(super) fn digest(container: &dyn Container) -> std::io::Result<(u64, [u8; 32])> {
+pub(crate) fn digest(container: &dyn Container) -> std::io::Result<(u64, [u8; 32])> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 20];
     let mut length = 0;

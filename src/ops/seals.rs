@@ -43,7 +43,7 @@ impl Core {
     }
 
     /// Renews the seal of a volume in which much changed, before it is too much for one answer.
-    pub(super) fn keep_seal(&self, realm: u32, volume: VolumeId) {
+    pub(crate) fn keep_seal(&self, realm: u32, volume: VolumeId) {
         let Some(doubt) = self.cache.behind(realm, volume) else { return };
         let core = self.me();
         self.spawn(async move {

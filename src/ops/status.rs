@@ -43,7 +43,7 @@ impl Core {
         along: impl FnOnce() -> Vec<Fid> + Send,
     ) -> Result<View> {
         match self.cache.view(id)? {
-            Some(view) if view.valid || view.gone => return Ok(view),
+            Some(view) if view.stands() => return Ok(view),
             _ => {}
         }
         let _held = self.cache.locks.hold([id]).await;
@@ -54,7 +54,7 @@ impl Core {
     pub(crate) async fn current_held(&self, id: ObjectId, along: Vec<Fid>) -> Result<View> {
         let cached = self.cache.view(id)?;
         match &cached {
-            Some(view) if view.valid || view.gone => return Ok(view.clone()),
+            Some(view) if view.stands() => return Ok(view.clone()),
             _ => {}
         }
         match self.refresh(id, along).await {

@@ -6,16 +6,12 @@ use coda_proto::{
     name::{XATTR_NAME_LIMIT, XATTR_VALUE_LIMIT},
 };
 
-use super::{
-    Core, Result,
-    names::updated,
-    outbox::{Failure, Seen},
-    path::text,
-};
+use super::{Core, Result, names::updated, path::text};
 use crate::{
     cache::View,
     error::Error,
     fid::CODA,
+    reintegration::{Failure, Seen},
     store::{Change, Edit},
     venus::face::ObjectId,
 };

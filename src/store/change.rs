@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use coda_proto::{Dot, Entry, Fid, Name, wire};
-use prost::Message;
+use coda_proto::{Dot, Entry, Fid, Name};
 use rusqlite::{Transaction, params};
 
 use super::{LogRow, Result, Row, Store, broken};
@@ -22,10 +21,14 @@ pub enum Edit {
     Unbind(ObjectId, Name, Fid),
     /// Takes all of a directory away. Only for what can be fetched again: it is not undone.
     Clear(ObjectId),
-    /// Appends to the log.
+    /// Appends to the log, or writes a record anew that is there.
     Log(LogRow),
     /// Takes a record off the log.
     Unlog(u64),
+    /// Notes that members may have got these records.
+    Sent(Vec<u64>),
+    /// Lets what the log keeps in one container be kept in another.
+    Recontain(u64, u64),
     /// Notes an author.
     Author(u64, u32, u32),
 }
@@ -59,7 +62,12 @@ impl Change {
                 }),
                 Edit::Bind(dir, entry) => inverse.push(binding_now(store, *dir, &entry.name, entry.fid)?),
                 Edit::Unbind(dir, name, fid) => inverse.push(binding_now(store, *dir, name, *fid)?),
-                Edit::Clear(_) | Edit::Log(_) | Edit::Unlog(_) | Edit::Author(..) => {}
+                Edit::Clear(_)
+                | Edit::Log(_)
+                | Edit::Unlog(_)
+                | Edit::Sent(_)
+                | Edit::Recontain(..)
+                | Edit::Author(..) => {}
             }
         }
         Ok(inverse)
@@ -130,20 +138,19 @@ fn one(tx: &Transaction, edit: &Edit, tick: u64) -> rusqlite::Result<()> {
         Edit::Clear(dir) => {
             tx.prepare_cached("DELETE FROM entry WHERE dir = ?")?.execute([&key(*dir)[..]])?;
         }
-        Edit::Log(row) => {
-            tx.prepare_cached(
-                "INSERT INTO log (id, realm, volume, exclusive, record) VALUES (?, ?, ?, ?, ?)",
-            )?
-            .execute(params![
-                row.id as i64,
-                row.realm,
-                row.record.op.touches()[0].volume.0,
-                row.exclusive,
-                wire::Record::from(&row.record).encode_to_vec()
-            ])?;
-        }
+        Edit::Log(row) => super::log::put(tx, row)?,
         Edit::Unlog(id) => {
             tx.prepare_cached("DELETE FROM log WHERE id = ?")?.execute([*id as i64])?;
+        }
+        Edit::Sent(ids) => {
+            let mut note = tx.prepare_cached("UPDATE log SET sent = 1 WHERE id = ?")?;
+            for id in ids {
+                note.execute([*id as i64])?;
+            }
+        }
+        Edit::Recontain(from, to) => {
+            tx.prepare_cached("UPDATE log SET container = ? WHERE container = ?")?
+                .execute([*to as i64, *from as i64])?;
         }
         Edit::Author(author, realm, volume) => {
             tx.prepare_cached("INSERT INTO author (author, realm, volume) VALUES (?, ?, ?)")?

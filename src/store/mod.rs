@@ -29,7 +29,7 @@ use rusqlite::{Connection, config::DbConfig};
 use crate::error::Error;
 
 /// The schema's version. A newer database is refused untouched.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE realm (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -48,9 +48,19 @@ const SCHEMA: &str = "
     ) WITHOUT ROWID;
     CREATE TABLE log (
         id INTEGER PRIMARY KEY AUTOINCREMENT, realm INTEGER NOT NULL, volume INTEGER NOT NULL,
-        exclusive INTEGER NOT NULL, record BLOB NOT NULL
+        exclusive INTEGER NOT NULL, record BLOB NOT NULL, container INTEGER,
+        sent INTEGER NOT NULL DEFAULT 0, contents BLOB
     );
+    CREATE INDEX log_container ON log (container) WHERE container IS NOT NULL;
     CREATE TABLE author (author INTEGER PRIMARY KEY, realm INTEGER NOT NULL, volume INTEGER NOT NULL);
+";
+
+/// From schema 1, whose log knew nothing of containers. What is in it may have been sent.
+const FROM_1: &str = "
+    ALTER TABLE log ADD COLUMN container INTEGER;
+    ALTER TABLE log ADD COLUMN sent INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE log ADD COLUMN contents BLOB;
+    CREATE INDEX log_container ON log (container) WHERE container IS NOT NULL;
 ";
 
 /// The database. One writer: whoever holds it.
@@ -99,10 +109,13 @@ impl Store {
         // Query plans that do not look at bound values: cached statements are never compiled again.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(broken)?;
         db.set_prepared_statement_cache_capacity(64);
-        if version == 0 {
-            db.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))
-                .map_err(broken)?;
-        }
+        let steps = match version {
+            0 => SCHEMA,
+            1 => FROM_1,
+            _ => return Ok(Store { db }),
+        };
+        db.execute_batch(&format!("BEGIN; {steps} PRAGMA user_version = {VERSION}; COMMIT;"))
+            .map_err(broken)?;
         Ok(Store { db })
     }
 

@@ -311,9 +311,9 @@ impl Store {
         .collect()
     }
 
-    /// Whether a row names this container.
+    /// Whether an object or the log names this container.
     pub fn names_container(&self, container: u64) -> Result<bool> {
         let mut ask = self.db.prepare_cached("SELECT 1 FROM object WHERE container = ?").map_err(broken)?;
-        ask.exists([container as i64]).map_err(broken)
+        Ok(ask.exists([container as i64]).map_err(broken)? || self.log_names_container(container)?)
     }
 }

@@ -122,6 +122,11 @@ impl Venus {
         &self.core.peers
     }
 
+    /// Records in the log: mutations that no server is known to have.
+    pub fn unsent(&self) -> u64 {
+        self.core.unsent()
+    }
+
     /// Ends well: says goodbye to the servers, and what was learnt survives power loss.
     pub async fn stop(&self) {
         self.core.peers.close().await;

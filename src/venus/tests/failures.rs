@@ -23,7 +23,7 @@ async fn one_dead_server_of_two_is_not_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_servers_what_is_cached_is_read_and_nothing_is_changed() {
+async fn without_servers_what_is_cached_is_read() {
     let world = World::new(2);
     let a = world.client("a");
     a.mkdir("d").await.unwrap();
@@ -31,8 +31,6 @@ async fn without_servers_what_is_cached_is_read_and_nothing_is_changed() {
     a.ls("d").await.unwrap();
     world.kill(1);
     world.kill(2);
-    assert!(matches!(a.mkdir("no").await, Err(Error::Disconnected(_))));
-    assert!(matches!(a.write("d/g", "no").await, Err(Error::Disconnected(_))));
     assert_eq!(a.read("d/f").await.unwrap(), "cached");
     assert_eq!(a.ls("d").await.unwrap(), ["f"]);
     assert_eq!(a.ls("").await.unwrap(), ["d", "home"]);
@@ -150,15 +148,12 @@ async fn contents_that_cannot_be_stored_go_to_the_spool() {
     let world = World::new(2);
     let a = world.client("a");
     a.write("f", "old").await.unwrap();
+    let root = a.stat("").await.unwrap().id;
+    a.venus.core.set_quota(root, 1).await.unwrap();
     let opened = a.open("f", WRITE).await.unwrap();
-    opened.container.write_at(0, b"precious").unwrap();
-    world.kill(1);
-    world.kill(2);
-    assert!(matches!(a.close(opened).await, Err(Error::Disconnected(_))));
-    assert_eq!(a.spooled(), ["precious"]);
-    world.boot(1);
-    world.boot(2);
-    tokio::time::sleep(Duration::from_secs(120)).await;
+    opened.container.write_at(0, &[b'p'; 10_000]).unwrap();
+    assert!(matches!(a.close(opened).await, Err(Error::Quota(_))));
+    assert_eq!(a.spooled(), ["p".repeat(10_000)]);
     assert_eq!(a.read("f").await.unwrap(), "old");
 }
 
@@ -212,7 +207,7 @@ async fn of_names_made_at_once_only_the_refused_one_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_made_at_once_are_all_undone_where_nobody_answers() {
+async fn names_made_at_once_are_all_logged_where_nobody_answers() {
     let world = World::new(2);
     let a = world.client("a");
     a.ls("").await.unwrap();
@@ -222,15 +217,15 @@ async fn names_made_at_once_are_all_undone_where_nobody_answers() {
     let names: Vec<String> = (0..20).map(|n| format!("d{n:02}")).collect();
     let made =
         futures::future::join_all(names.iter().map(|n| a.venus.mkdir(ME, root, n.as_bytes(), 0o755))).await;
-    assert!(made.iter().all(|made| matches!(made, Err(Error::Disconnected(_)))), "{made:?}");
-    assert_eq!(a.ls("").await.unwrap(), ["home"]);
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+    assert_eq!(a.ls("").await.unwrap().len(), 21);
     world.weather(1, Weather::Fine);
     world.weather(2, Weather::Fine);
     tokio::time::sleep(Duration::from_secs(120)).await;
     a.mkdir("d").await.unwrap();
     let b = world.client("b");
-    assert_eq!(a.ls("").await.unwrap(), ["d", "home"]);
-    assert_eq!(b.ls("").await.unwrap(), ["d", "home"]);
+    assert_eq!(a.ls("").await.unwrap().len(), 22);
+    assert_eq!(b.ls("").await.unwrap().len(), 22);
 }
 
 #[tokio::test(start_paused = true)]

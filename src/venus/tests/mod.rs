@@ -1,5 +1,6 @@
 //! Stories of whole cache managers and real servers.
 
+mod apart;
 mod coherence;
 mod failures;
 mod files;

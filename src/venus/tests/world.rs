@@ -24,7 +24,7 @@ use crate::{
     error::Error,
     venus::{
         Database, Venus, VenusConfig,
-        face::{Attr, Caller, Face, ObjectId, OpenMode, Opened},
+        face::{Attr, AttrChange, Caller, Face, ObjectId, OpenMode, Opened, RenameMode},
     },
 };
 
@@ -390,6 +390,27 @@ impl Client {
         let dir = self.stat(path).await?.id;
         let lines = self.venus.readdir(ME, dir).await?;
         Ok(lines.iter().map(|line| String::from_utf8(line.name.clone()).unwrap()).collect())
+    }
+
+    pub async fn unlink(&self, path: &str) -> Result<()> {
+        let (dir, name) = self.place(path).await?;
+        self.venus.unlink(ME, dir, name).await
+    }
+
+    pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let (from, to) = (self.place(from).await?, self.place(to).await?);
+        self.venus.rename(ME, from, to, RenameMode::Replace).await
+    }
+
+    pub async fn chmod(&self, path: &str, mode: u32) -> Result<Attr> {
+        let id = self.stat(path).await?.id;
+        let change = AttrChange { mode: Some(mode), ..AttrChange::default() };
+        self.venus.setattr(ME, id, change, None).await
+    }
+
+    /// Records in the log, of all volumes.
+    pub fn pending(&self) -> usize {
+        self.venus.core.cache.store(|store| store.log()).unwrap().len()
     }
 
     pub fn spooled(&self) -> Vec<String> {

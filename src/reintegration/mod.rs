@@ -1,0 +1,230 @@
+//! One path for all mutations of a volume: logged and applied here in one transaction, then sent to all
+//! members, then off the log.
+//!
+//! ```text
+//!              ┌── servers there, log empty ──▶ asks ── taken ──────────────────▶ done
+//!  mutation ───┤                                 │ └─── refused ─▶ undone, told to its caller
+//!              │                                 ▼ nobody answered
+//!              └── apart, or behind the log ──▶ logged ── taken ───────────────▶ done
+//!                                                ▲ │ └─── refused ─▶ given up, contents kept aside
+//!                                                └─┘ cannot be taken now: waits
+//! ```
+//!
+//! What asks has a caller who waits for what the servers say, and when one is refused, those built on it
+//! are undone before it, last first, and begin again: what undoes them is exact. What is logged is
+//! acknowledged: it is never undone, a taken name gets a second binding, and it waits for as long as it
+//! takes. A directory is unlocked as soon as the change of one of its names is logged, so the next may be
+//! built on it; all else that a mutation touches stays locked until its caller has an answer.
+//!
+//! One Apply is under way at a time; what is submitted meanwhile travels in the next one together.
+//!
+//! ```text
+//!  submit    a mutation begins       author    who writes it         undo    it did not come about
+//!  pump      what waits is sent      contents  those of Stores       done    members hold it
+//!  verdict   what answers mean       refused   it waits, or is given up
+//!  restart   what an earlier run left
+//! ```
+
+mod author;
+mod contents;
+mod done;
+mod pump;
+mod refused;
+mod restart;
+mod submit;
+mod undo;
+mod verdict;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
+
+use coda_proto::{Code, Dot, Fid, Past, Record, Refusal, Status, VolumeId};
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::{
+    cache::Held,
+    cml::{Entry, Why},
+    error::Error,
+    ops::{Core, locked},
+    store::Change,
+    venus::face::ObjectId,
+};
+
+/// The mutations of a volume that are not done.
+pub struct Outbox {
+    realm: u32,
+    volume: VolumeId,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    writer: author::Writer,
+    /// By place in the log.
+    queue: BTreeMap<u64, Pending>,
+    /// Those that are being sent.
+    flying: BTreeSet<u64>,
+    /// The next Apply carries so many at most, since one behind them is refused.
+    limit: Option<usize>,
+    /// Records that have to wait.
+    held: BTreeMap<u64, Hold>,
+    /// Nobody could be reached: no attempt before somebody can, or this is over.
+    away_until: Option<Instant>,
+    /// How often in a row the members could not take anything.
+    delays: u32,
+    /// Listings in which something shows that was given up.
+    tainted: BTreeSet<Fid>,
+    running: bool,
+    /// The next time at which somebody looks again.
+    alarm: Option<Instant>,
+}
+
+/// Why a logged record waits.
+#[derive(Clone, Debug)]
+pub struct Hold {
+    /// In short.
+    pub why: Why,
+    /// What the servers said.
+    pub detail: String,
+    attempts: u32,
+    until: Instant,
+}
+
+/// A mutation that is not done.
+struct Pending {
+    entry: Entry,
+    /// It is acknowledged, or about to be, whatever the servers say.
+    logged: bool,
+    /// Some member may have got it.
+    sent: bool,
+    /// Somebody may hold it, although nobody said so.
+    maybe: bool,
+    waiting: Option<Box<Waiting>>,
+}
+
+/// The caller of a mutation.
+struct Waiting {
+    /// The record, while it asks.
+    record: Record,
+    exclusive: bool,
+    /// It can only be made while connected.
+    connected: bool,
+    container: Option<u64>,
+    undo: Change,
+    before: author::Before,
+    _held: Held,
+    reply: oneshot::Sender<Fate>,
+}
+
+/// How a mutation ended.
+type Fate = std::result::Result<Dot, Failure>;
+
+/// What a mutation is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// Its name.
+    pub dot: Dot,
+    /// Its Lamport time.
+    pub lamport: u64,
+    /// The clock.
+    pub time: i64,
+    /// The fid of a file or symbolic link that it makes.
+    pub file: Fid,
+    /// The fid of a directory that it makes.
+    pub directory: Fid,
+}
+
+/// An object that a mutation touches, as its author saw it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Which.
+    pub fid: Fid,
+    /// What it included.
+    pub past: Past,
+    /// The highest Lamport time in it.
+    pub lamport: u64,
+}
+
+impl Seen {
+    /// An object as it is cached.
+    pub fn of(status: &Status) -> Seen {
+        Seen { fid: status.fid, past: status.past.clone(), lamport: status.lamport }
+    }
+}
+
+/// Why a mutation is not done. It is undone here.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// Something else on which it was built is not done: build it anew.
+    Again,
+    /// The members have something else than it was based on: look again.
+    Stale(Refusal),
+    /// No.
+    Refused(Refusal),
+    /// The contents were not there.
+    NoUpload,
+    /// Nobody answered, and it cannot wait.
+    Away,
+    /// It went wrong here.
+    Here(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Here(error)
+    }
+}
+
+impl Failure {
+    /// What it means for an operation on `what`.
+    pub fn about(self, what: &str) -> Error {
+        match self {
+            Failure::Stale(refusal) if refusal.code == Code::Gone => Error::refused(what, &refusal),
+            Failure::Stale(_) | Failure::NoUpload | Failure::Again => Error::Busy(what.to_owned()),
+            Failure::Refused(refusal) => Error::refused(what, &refusal),
+            Failure::Away => Error::Disconnected(what.to_owned()),
+            Failure::Here(error) => error,
+        }
+    }
+}
+
+impl Outbox {
+    /// The object of a fid of its volume.
+    fn object(&self, fid: Fid) -> ObjectId {
+        ObjectId { realm: self.realm, fid }
+    }
+
+    fn root(&self) -> ObjectId {
+        self.object(Fid::root(self.volume))
+    }
+}
+
+impl State {
+    /// Records whose callers wait for what the servers say.
+    fn asking(&self) -> usize {
+        self.queue.values().filter(|pending| !pending.logged).count()
+    }
+}
+
+impl Core {
+    fn outbox(&self, realm: u32, volume: VolumeId) -> Arc<Outbox> {
+        let make = || Arc::new(Outbox { realm, volume, state: Mutex::default() });
+        locked(&self.outboxes).entry((realm, volume)).or_insert_with(make).clone()
+    }
+
+    /// How many mutations are not done.
+    pub fn unsent(&self) -> u64 {
+        let outboxes: Vec<_> = locked(&self.outboxes).values().cloned().collect();
+        outboxes.iter().map(|outbox| locked(&outbox.state).queue.len() as u64).sum()
+    }
+
+    /// How many mutations of a volume are not done, and their bytes.
+    pub fn pending(&self, realm: u32, volume: VolumeId) -> (u64, u64) {
+        let Some(outbox) = locked(&self.outboxes).get(&(realm, volume)).cloned() else { return (0, 0) };
+        let state = locked(&outbox.state);
+        let add = |(count, sum), pending: &Pending| (count + 1, sum + pending.entry.contents);
+        state.queue.values().fold((0, 0), add)
+    }
+}

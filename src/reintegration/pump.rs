@@ -1,0 +1,331 @@
+//! What waits is sent, chunk by chunk, until nothing is left or nothing gets on.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use coda_proto::{APPLY_BYTES, APPLY_RECORDS, Code, Record, Refusal, ServerId, wire};
+use tokio::time::Instant;
+
+use super::{
+    Failure, Outbox, State,
+    verdict::{Said, Verdict, said, verdict},
+};
+use crate::{
+    cache::validity::Mark,
+    cml::{Limits, Remedy, Why, chunk, pause, remedy},
+    ops::{Core, is_disconnected, locked},
+    replica::Group,
+    store::{Change, Edit},
+};
+
+/// Attempts while members say "not now", with doubling pauses: about six seconds.
+const PATIENCE: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(100);
+/// Attempts after a change of the membership.
+const GROUPS: u32 = 4;
+/// Where nobody says that a server is back, it is tried all the same.
+const AWAY: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(1);
+/// What one chunk carries.
+const LIMITS: Limits = Limits { records: APPLY_RECORDS, bytes: APPLY_BYTES / 2, contents: 64 << 20 };
+
+/// A record on its way.
+pub(super) struct Sending {
+    pub log: u64,
+    pub record: Record,
+    pub exclusive: bool,
+    pub container: Option<u64>,
+    pub logged: bool,
+}
+
+/// What became of a chunk.
+pub(super) enum End {
+    /// Members hold it.
+    Done { answers: Vec<(ServerId, Said)>, missed: Vec<ServerId>, everywhere: bool, mark: Mark },
+    /// Nobody could be reached.
+    Away,
+    /// Members are busy.
+    Later,
+    /// Those before this one may go, and this one has to be looked at alone.
+    Refused(usize),
+    /// This is how they failed, who all asked.
+    Failed(Failure),
+    /// The only record, which is logged, was refused. `all`: by every member of the group.
+    NotTaken { refusal: Refusal, all: bool },
+}
+
+impl Core {
+    pub(super) fn run(&self, outbox: &Arc<Outbox>, state: &mut State) {
+        if !std::mem::replace(&mut state.running, true) {
+            let (core, outbox) = (self.me(), outbox.clone());
+            self.spawn(async move { core.pump(&outbox).await });
+        }
+    }
+
+    async fn pump(&self, outbox: &Arc<Outbox>) {
+        while let Some(batch) = self.next_batch(outbox) {
+            let (batch, end) = self.send(outbox, batch).await;
+            locked(&outbox.state).flying.clear();
+            match end {
+                End::Done { answers, missed, everywhere, mark } => {
+                    locked(&outbox.state).delays = 0;
+                    self.done(outbox, batch, answers, &missed, everywhere, mark);
+                }
+                End::Away => self.away(outbox).await,
+                End::Later => self.later(outbox),
+                // All or nothing: those before it go on, and it is tried alone.
+                End::Refused(index) => locked(&outbox.state).limit = Some(index.max(1)),
+                End::Failed(failure) => self.fail(outbox, batch, failure),
+                End::NotTaken { refusal, all } => self.not_taken(outbox, &batch[0], refusal, all).await,
+            }
+        }
+    }
+
+    /// The records that go next, `None` where nothing does: then nobody runs any more.
+    fn next_batch(&self, outbox: &Arc<Outbox>) -> Option<Vec<Sending>> {
+        let mut state = locked(&outbox.state);
+        let now = Instant::now();
+        let limits = Limits { records: state.limit.take().unwrap_or(LIMITS.records), ..LIMITS };
+        let is_held = |log: u64| state.held.get(&log).is_some_and(|hold| hold.until > now);
+        let chosen = match state.away_until.is_some_and(|until| until > now) {
+            true => Default::default(),
+            false => {
+                let entries = state.queue.values().map(|pending| &pending.entry);
+                chunk(entries, |entry| is_held(entry.log), limits)
+            }
+        };
+        let mut batch = Vec::with_capacity(chosen.records.len());
+        for log in &chosen.records {
+            match self.sending(&state, *log) {
+                Ok(Some(sending)) => batch.push(sending),
+                Ok(None) => tracing::error!(log, "a record is not in the log"),
+                Err(error) => {
+                    tracing::error!(log, %error, "a record of the log cannot be read");
+                    break;
+                }
+            }
+        }
+        if batch.is_empty() {
+            state.running = false;
+            answer_logged(&mut state);
+            self.set_alarm(outbox, &mut state);
+            return None;
+        }
+        state.flying = batch.iter().map(|sending| sending.log).collect();
+        Some(batch)
+    }
+
+    fn sending(&self, state: &State, log: u64) -> crate::ops::Result<Option<Sending>> {
+        let Some(pending) = state.queue.get(&log) else { return Ok(None) };
+        if let Some(waiting) = &pending.waiting {
+            let (record, container) = (waiting.record.clone(), waiting.container);
+            let exclusive = waiting.exclusive && !pending.logged;
+            return Ok(Some(Sending { log, record, exclusive, container, logged: pending.logged }));
+        }
+        let row = self.cache.store(|store| store.logged(log))?;
+        Ok(row.map(|row| {
+            let record = Record { logged: true, ..row.record };
+            Sending { log, record, exclusive: false, container: row.container, logged: true }
+        }))
+    }
+
+    /// Sends a chunk until it is known what becomes of it. Answers of which of its records.
+    async fn send(&self, outbox: &Outbox, mut batch: Vec<Sending>) -> (Vec<Sending>, End) {
+        let end = self.send_some(outbox, &mut batch).await;
+        (batch, end)
+    }
+
+    async fn send_some(&self, outbox: &Outbox, batch: &mut Vec<Sending>) -> End {
+        let (mut pauses, mut groups, mut uploaded) = (0, 0, false);
+        let asks = batch.iter().any(|sending| !sending.logged);
+        loop {
+            let (realm, group) = match self.group(outbox.root()).await {
+                Ok(found) => found,
+                Err(error) if is_disconnected(&error) => return End::Away,
+                Err(error) if asks => return End::Failed(Failure::Here(error)),
+                Err(error) => {
+                    tracing::warn!(%error, "the log cannot be sent");
+                    return End::Later;
+                }
+            };
+            if !std::mem::replace(&mut uploaded, true)
+                && let Err((index, failure)) = self.upload_all(outbox, batch).await
+            {
+                match failure {
+                    Failure::Away => return End::Away,
+                    // What comes before it goes first.
+                    _ if index > 0 => batch.truncate(index),
+                    _ if batch.len() > 1 => return End::Refused(0),
+                    Failure::Refused(refusal) => return End::NotTaken { refusal, all: false },
+                    failure => {
+                        let refusal = Refusal::new(Code::Upload, format!("{failure:?}"));
+                        return End::NotTaken { refusal, all: false };
+                    }
+                }
+            }
+            if let Err(error) = self.note_sending(outbox, batch) {
+                tracing::error!(%error, "nothing is sent that cannot be noted");
+                return End::Later;
+            }
+            let mark = self.cache.mark(outbox.realm, outbox.volume);
+            let answers = self.apply(&realm, &group, batch).await;
+            if answers.iter().any(|(_, said)| *said == Said::Silent) {
+                self.doubt(outbox, batch);
+            }
+            let all = answers.len() == group.members.len() && answers.iter().all(is_final);
+            let busy = || Refusal::new(Code::Busy, "the servers are busy");
+            return match verdict(&answers) {
+                Verdict::Done { missed, everywhere } => End::Done { answers, missed, everywhere, mark },
+                Verdict::Away => End::Away,
+                Verdict::NewGroup if groups < GROUPS => {
+                    groups += 1;
+                    self.peers.forget_volume(&realm, outbox.volume);
+                    continue;
+                }
+                Verdict::Later if asks && pauses < PATIENCE => {
+                    tokio::time::sleep(PAUSE * 2u32.pow(pauses)).await;
+                    pauses += 1;
+                    continue;
+                }
+                Verdict::Later | Verdict::NewGroup if asks => End::Failed(Failure::Refused(busy())),
+                Verdict::Later | Verdict::NewGroup => End::Later,
+                _ if batch.len() > 1 => End::Refused(first_refused(&answers).min(batch.len() - 1)),
+                Verdict::Stale(refusal) if asks => End::Failed(Failure::Stale(refusal)),
+                Verdict::Refused(refusal) if asks => End::Failed(Failure::Refused(refusal)),
+                Verdict::NoUpload if asks => End::Failed(Failure::NoUpload),
+                Verdict::Stale(refusal) | Verdict::Refused(refusal) => End::NotTaken { refusal, all },
+                Verdict::NoUpload => {
+                    let refusal = Refusal::new(Code::Upload, "its contents did not arrive");
+                    End::NotTaken { refusal, all }
+                }
+            };
+        }
+    }
+
+    /// Some member may hold these, although nobody said so.
+    fn doubt(&self, outbox: &Outbox, batch: &[Sending]) {
+        let mut state = locked(&outbox.state);
+        for sending in batch {
+            if let Some(pending) = state.queue.get_mut(&sending.log) {
+                pending.maybe = true;
+            }
+        }
+    }
+
+    /// From now on some member may have these.
+    fn note_sending(&self, outbox: &Outbox, batch: &[Sending]) -> crate::ops::Result<()> {
+        let new: Vec<u64> = {
+            let mut state = locked(&outbox.state);
+            let is_new = |log: &u64| {
+                state.queue.get_mut(log).is_some_and(|pending| !std::mem::replace(&mut pending.sent, true))
+            };
+            batch.iter().map(|sending| sending.log).filter(is_new).collect()
+        };
+        match new.is_empty() {
+            true => Ok(()),
+            false => self.cache.commit(&Change::of(Edit::Sent(new))),
+        }
+    }
+
+    async fn apply(&self, realm: &str, group: &Group, batch: &[Sending]) -> Vec<(ServerId, Said)> {
+        let body = wire::request::Body::Apply(wire::Apply {
+            volume: group.id.0,
+            epoch: group.epoch,
+            records: batch.iter().map(|sending| (&sending.record).into()).collect(),
+        });
+        let told = match batch.iter().any(|sending| sending.exclusive) {
+            true => self.peers.ask_first_then_all(realm, group, body, Bytes::new()).await,
+            false => self.peers.ask_all(realm, group, body, Bytes::new()).await,
+        };
+        told.into_iter().map(|(server, outcome)| (server, said(outcome))).collect()
+    }
+
+    /// Looks again when a wait is over.
+    fn set_alarm(&self, outbox: &Arc<Outbox>, state: &mut State) {
+        let next = match state.away_until {
+            Some(until) => Some(until).filter(|_| !state.queue.is_empty()),
+            None => state.held.values().map(|hold| hold.until).min(),
+        };
+        let Some(next) = next else { return };
+        if state.alarm.is_some_and(|alarm| alarm <= next && alarm > Instant::now()) {
+            return;
+        }
+        state.alarm = Some(next);
+        let (me, outbox) = (self.weak(), outbox.clone());
+        self.spawn(async move {
+            tokio::time::sleep_until(next).await;
+            let Some(core) = me.upgrade() else { return };
+            let mut state = locked(&outbox.state);
+            if state.alarm == Some(next) {
+                state.alarm = None;
+                state.away_until = None;
+                core.run(&outbox, &mut state);
+            }
+        });
+    }
+
+    /// Nobody could be reached: whatever can be logged is.
+    async fn away(&self, outbox: &Arc<Outbox>) {
+        // Somebody may have come back while others were waited for.
+        let pause = if self.is_reachable(outbox.root()).await { SOON } else { AWAY };
+        locked(&outbox.state).away_until = Some(Instant::now() + pause);
+        self.log_all(outbox);
+    }
+
+    /// The members cannot take the log now.
+    fn later(&self, outbox: &Outbox) {
+        let mut state = locked(&outbox.state);
+        state.away_until = Some(Instant::now() + pause(state.delays));
+        state.delays += 1;
+    }
+
+    /// Sends what waits, of a realm or of all; also what waits for its time.
+    pub(crate) fn drain(&self, realm: Option<u32>) {
+        let outboxes: Vec<_> = locked(&self.outboxes).values().cloned().collect();
+        for outbox in outboxes.iter().filter(|outbox| realm.is_none_or(|realm| outbox.realm == realm)) {
+            let mut state = locked(&outbox.state);
+            state.away_until = None;
+            state.held.values_mut().for_each(|hold| hold.until = Instant::now());
+            if !state.queue.is_empty() {
+                self.run(outbox, &mut state);
+            }
+        }
+    }
+
+    /// A file is no longer being written: what waits for that may go.
+    pub(crate) fn written(&self, realm: u32, volume: coda_proto::VolumeId) {
+        let Some(outbox) = locked(&self.outboxes).get(&(realm, volume)).cloned() else { return };
+        let mut state = locked(&outbox.state);
+        let mut some = false;
+        for hold in state.held.values_mut().filter(|hold| hold.why == Why::Contents) {
+            hold.until = Instant::now();
+            some = true;
+        }
+        if some {
+            self.run(&outbox, &mut state);
+        }
+    }
+}
+
+/// Whether a member says no, and will say so again.
+fn is_final((_, said): &(ServerId, Said)) -> bool {
+    matches!(said, Said::Refused(refusal) if remedy(refusal.code, true) == Remedy::GiveUp)
+}
+
+/// What is logged is acknowledged, sent or not.
+fn answer_logged(state: &mut State) {
+    for pending in state.queue.values_mut().filter(|pending| pending.logged) {
+        if let Some(waiting) = pending.waiting.take() {
+            let _ = waiting.reply.send(Ok(pending.entry.dot));
+        }
+    }
+}
+
+/// The first record that some member refused.
+fn first_refused(answers: &[(ServerId, Said)]) -> usize {
+    let index = |(_, said): &(ServerId, Said)| match said {
+        Said::Refused(refusal) => Some(refusal.index),
+        _ => None,
+    };
+    answers.iter().filter_map(index).min().unwrap_or(0) as usize
+}

@@ -1,0 +1,31 @@
+//! What an earlier run left in the log is acknowledged work: it is sent as such.
+
+use super::Pending;
+use crate::{
+    cml::Entry,
+    ops::{Core, Result, locked},
+    venus::face::ObjectId,
+};
+
+impl Core {
+    /// Takes up what an earlier run left in the log.
+    pub(crate) fn take_up(&self) -> Result<()> {
+        let rows = self.cache.store(|store| store.log())?;
+        let left = rows.len();
+        for row in rows {
+            let touched = row.record.op.touches();
+            let outbox = self.outbox(row.realm, touched[0].volume);
+            let realm = row.realm;
+            self.cache.note_unsent(touched.into_iter().map(|fid| ObjectId { realm, fid }));
+            let entry = Entry::new(row.id, &row.record, row.container.is_none());
+            // What was sent may have arrived.
+            let pending = Pending { entry, logged: true, sent: row.sent, maybe: row.sent, waiting: None };
+            locked(&outbox.state).queue.insert(row.id, pending);
+        }
+        if left > 0 {
+            tracing::info!(left, "records of an earlier run are in the log");
+            self.drain(None);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! A mutation that asked did not come about; or nobody could be asked, and it is logged instead.
+
+use std::collections::BTreeSet;
+
+use coda_proto::Fid;
+
+use super::{Failure, Outbox, Pending, State, pump::Sending};
+use crate::{
+    ops::{Core, locked},
+    store::Edit,
+};
+
+impl Core {
+    /// Nobody holds the records: the cache goes back, and what was built on them begins again.
+    pub(super) fn fail(&self, outbox: &Outbox, failed: Vec<Sending>, failure: Failure) {
+        let logs = failed.into_iter().map(|sending| sending.log).collect();
+        let undone = self.undo_all(outbox, &mut locked(&outbox.state), &logs, &failure);
+        answer(undone);
+    }
+
+    /// Under the lock: nothing may be built on what is half undone.
+    fn undo_all(
+        &self,
+        outbox: &Outbox,
+        state: &mut State,
+        logs: &BTreeSet<u64>,
+        failure: &Failure,
+    ) -> Vec<(Pending, Failure)> {
+        let mut touched: BTreeSet<Fid> = BTreeSet::new();
+        let mut doomed = Vec::new();
+        for (log, pending) in &state.queue {
+            if logs.contains(log) || pending.entry.touches.iter().any(|fid| touched.contains(fid)) {
+                touched.extend(pending.entry.touches.iter());
+                doomed.push(*log);
+            }
+        }
+        let mut undone = Vec::new();
+        for log in doomed.into_iter().rev() {
+            let Some(pending) = state.queue.remove(&log) else { continue };
+            self.undo(outbox, state, &pending);
+            let failure = if logs.contains(&log) { failure.clone() } else { Failure::Again };
+            undone.push((pending, failure));
+        }
+        undone
+    }
+
+    /// Takes the cache back to before a mutation. One that somebody may hold all the same is counted as
+    /// written by this author.
+    fn undo(&self, outbox: &Outbox, state: &mut State, pending: &Pending) {
+        let Some(waiting) = &pending.waiting else {
+            // What is logged is never built on what may be refused.
+            tracing::error!(dot = %pending.entry.dot, "a logged mutation is not undone");
+            return;
+        };
+        if !pending.maybe {
+            state.writer.unwrote(pending.entry.dot, &waiting.before);
+        }
+        let mut change = waiting.undo.clone();
+        change.push(Edit::Unlog(pending.entry.log));
+        if let Err(error) = self.cache.commit(&change) {
+            tracing::error!(%error, "a mutation that failed could not be undone");
+        }
+        for fid in &pending.entry.touches {
+            let id = outbox.object(*fid);
+            let _ = self.cache.demote(id);
+            self.cache.unpin(id);
+        }
+        self.discard_replaced(&waiting.undo);
+    }
+
+    /// Nobody could be asked: what asked is logged and acknowledged, but for what can only be made while
+    /// connected.
+    pub(super) fn log_all(&self, outbox: &Outbox) {
+        let mut state = locked(&outbox.state);
+        let connected = |p: &Pending| !p.logged && p.waiting.as_ref().is_some_and(|w| w.connected);
+        let never: BTreeSet<u64> =
+            state.queue.iter().filter(|(_, p)| connected(p)).map(|(log, _)| *log).collect();
+        let undone = self.undo_all(outbox, &mut state, &never, &Failure::Away);
+        let mut answers = Vec::new();
+        for pending in state.queue.values_mut() {
+            if !pending.logged {
+                pending.logged = true;
+                let touched = pending.entry.touches.iter().map(|fid| outbox.object(*fid));
+                self.cache.note_unsent(touched.clone());
+                touched.for_each(|id| self.cache.unpin(id));
+            }
+            if let Some(waiting) = pending.waiting.take() {
+                waiting.container.into_iter().for_each(|container| self.keep_contents(container));
+                self.discard_replaced(&waiting.undo);
+                answers.push((waiting, pending.entry.dot));
+            }
+        }
+        drop(state);
+        for (waiting, dot) in answers {
+            let _ = waiting.reply.send(Ok(dot));
+        }
+        answer(undone);
+    }
+}
+
+fn answer(undone: Vec<(Pending, Failure)>) {
+    for (pending, failure) in undone {
+        if let Some(waiting) = pending.waiting {
+            let super::Waiting { _held, reply, .. } = *waiting;
+            drop(_held);
+            let _ = reply.send(Err(failure));
+        }
+    }
+}

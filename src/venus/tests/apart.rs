@@ -1,0 +1,232 @@
+//! Work without servers, and what becomes of it when they are there again.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::world::*;
+use crate::{error::Error, venus::face::Face};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Waits until everything is sent.
+async fn settled(client: &Client) {
+    for _ in 0..300 {
+        if client.pending() == 0 {
+            return;
+        }
+        tokio::time::sleep(SECOND).await;
+    }
+    panic!("{} records are never sent: {:?}", client.pending(), client.venus.events().listen(100).0);
+}
+
+fn away(world: &std::sync::Arc<World>, servers: u8) {
+    (1..=servers).for_each(|id| world.kill(id));
+}
+
+fn back(world: &std::sync::Arc<World>, servers: u8) {
+    (1..=servers).for_each(|id| world.boot(id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_done_apart_is_there_at_once_and_everywhere_later() {
+    let world = World::new(2);
+    let a = world.client("a");
+    a.mkdir("d").await.unwrap();
+    a.write("d/old", "old").await.unwrap();
+    a.write("gone", "x").await.unwrap();
+    a.ls("d").await.unwrap();
+    a.ls("").await.unwrap();
+    away(&world, 2);
+    let big = vec![7; 200_000];
+    a.write("d/old", "changed").await.unwrap();
+    a.write("d/new", "new").await.unwrap();
+    a.mkdir("d/e").await.unwrap();
+    a.write("d/e/big", &big).await.unwrap();
+    a.unlink("gone").await.unwrap();
+    a.rename("d/new", "d/e/moved").await.unwrap();
+    let seen = async |client: &Client| {
+        assert_eq!(client.read("d/old").await.unwrap(), "changed");
+        assert_eq!(client.read("d/e/moved").await.unwrap(), "new");
+        assert!(client.bytes("d/e/big").await.unwrap() == big);
+        assert_eq!(client.ls("d").await.unwrap(), ["e", "old"]);
+        assert_eq!(client.ls("").await.unwrap(), ["d", "home"]);
+    };
+    seen(&a).await;
+    let a = world.crashed(&a, "again");
+    seen(&a).await;
+    assert!(a.pending() > 0);
+    back(&world, 2);
+    settled(&a).await;
+    seen(&a).await;
+    seen(&world.client("b")).await;
+    assert!(a.spooled().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn losing_all_servers_costs_one_stall_and_no_error() {
+    let world = World::new(2);
+    let a = world.client("a");
+    a.ls("").await.unwrap();
+    world.weather(1, Weather::Hung);
+    world.weather(2, Weather::Hung);
+    let began = Instant::now();
+    a.mkdir("d").await.unwrap();
+    assert!(began.elapsed() <= 16 * SECOND, "{:?}", began.elapsed());
+    let began = Instant::now();
+    for n in 0..50 {
+        a.write(&format!("d/f{n}"), "x").await.unwrap();
+    }
+    assert!(began.elapsed() <= SECOND / 10, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_cached_is_a_clear_error_while_apart() {
+    let world = World::new(2);
+    let a = world.client("a");
+    a.mkdir("d").await.unwrap();
+    world.client("b").write("d/other", "x").await.unwrap();
+    a.ls("").await.unwrap();
+    a.ls("d").await.unwrap();
+    away(&world, 2);
+    assert!(matches!(a.read("d/other").await, Err(Error::Disconnected(_))));
+    assert!(matches!(a.write("home/f", "x").await, Err(Error::Disconnected(_))));
+    assert!(matches!(a.read("d/none").await, Err(Error::NotFound(_))));
+    // Whether it is empty nobody can say.
+    let refused = a.venus.rmdir(ME, a.stat("").await.unwrap().id, b"home").await;
+    assert!(refused.is_err(), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_made_apart_at_both_sides_shows_twice() {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    a.ls("").await.unwrap();
+    away(&world, 2);
+    a.write("same", "of a").await.unwrap();
+    back(&world, 2);
+    // The other is first: it does not wait until somebody is probed.
+    b.write("same", "of b").await.unwrap();
+    settled(&a).await;
+    let shown = a.ls("").await.unwrap();
+    assert_eq!(shown.len(), 3, "{shown:?}");
+    assert_eq!(shown, b.ls("").await.unwrap());
+    let mut contents = vec![a.read(&shown[1]).await.unwrap(), a.read(&shown[2]).await.unwrap()];
+    contents.sort();
+    assert_eq!(contents, ["of a", "of b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_records_travel_in_few_calls() {
+    let world = World::new(2);
+    let a = world.client("a");
+    a.ls("").await.unwrap();
+    away(&world, 2);
+    for n in 0..400 {
+        a.write(&format!("f{n:03}"), format!("{n}")).await.unwrap();
+    }
+    assert_eq!(a.pending(), 800);
+    back(&world, 2);
+    world.counted("apply");
+    settled(&a).await;
+    assert!(world.counted("apply") <= 4);
+    let b = world.client("b");
+    assert_eq!(b.ls("").await.unwrap().len(), 401);
+    assert_eq!(b.read("f399").await.unwrap(), "399");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_answers_during_reintegration_do_nothing_twice() {
+    let world = World::new(2);
+    let a = world.client("a");
+    a.ls("").await.unwrap();
+    away(&world, 2);
+    for n in 0..20 {
+        a.write(&format!("f{n:02}"), "first").await.unwrap();
+    }
+    back(&world, 2);
+    world.weather(1, Weather::LosesAnswers(1));
+    world.weather(2, Weather::LosesAnswers(1));
+    settled(&a).await;
+    let b = world.client("b");
+    assert_eq!(b.ls("").await.unwrap().len(), 21);
+    assert_eq!(b.read("f07").await.unwrap(), "first");
+    a.write("f07", "second").await.unwrap();
+    assert_eq!(b.read("f07").await.unwrap(), "second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_written_again_while_its_store_waits_is_sent_as_it_was_and_as_it_is() {
+    let world = World::new(1);
+    let a = world.client("a");
+    a.ls("").await.unwrap();
+    away(&world, 1);
+    a.write("f", vec![1; 100_000]).await.unwrap();
+    let opened = a.open("f", WRITE).await.unwrap();
+    opened.container.write_at(0, b"begun").unwrap();
+    back(&world, 1);
+    settled(&a).await;
+    let b = world.client("b");
+    assert!(b.bytes("f").await.unwrap() == vec![1; 100_000]);
+    a.close(opened).await.unwrap();
+    let now = b.bytes("f").await.unwrap();
+    assert!(now.starts_with(b"begun") && now.len() == 100_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_quota_waits_and_the_rest_goes() {
+    let world = World::new(1);
+    let a = world.client("a");
+    a.write("small", "x").await.unwrap();
+    a.mkdir("d").await.unwrap();
+    a.write("d/inside", "x").await.unwrap();
+    a.ls("d").await.unwrap();
+    let root = a.stat("").await.unwrap().id;
+    a.venus.core.set_quota(root, 1).await.unwrap();
+    away(&world, 1);
+    a.mkdir("more").await.unwrap();
+    a.chmod("d/inside", 0o600).await.unwrap();
+    back(&world, 1);
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(a.pending(), 1, "the mkdir waits");
+    let b = world.client("b");
+    assert_eq!(b.stat("d/inside").await.unwrap().mode, 0o600);
+    b.venus.core.set_quota(root, 0).await.unwrap();
+    settled(&a).await;
+    assert_eq!(b.ls("").await.unwrap(), ["d", "home", "more", "small"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_what_was_removed_elsewhere_is_given_up_and_its_contents_are_not() {
+    let world = World::new(1);
+    let (a, b) = (world.client("a"), world.client("b"));
+    for name in ["f", "g"] {
+        a.write(name, "old").await.unwrap();
+    }
+    b.ls("").await.unwrap();
+    away(&world, 1);
+    a.chmod("f", 0o600).await.unwrap();
+    a.chmod("g", 0o600).await.unwrap();
+    a.write("g", "new").await.unwrap();
+    back(&world, 1);
+    b.unlink("f").await.unwrap();
+    b.unlink("g").await.unwrap();
+    settled(&a).await;
+    // What was written comes back; what was only touched does not.
+    assert_eq!(b.ls("").await.unwrap(), ["g", "home"]);
+    assert_eq!(b.read("g").await.unwrap(), "new");
+    assert_eq!(a.ls("").await.unwrap(), ["g", "home"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn access_lists_and_quotas_need_a_server() {
+    let world = World::new(1);
+    let a = world.client("a");
+    let root = a.stat("").await.unwrap().id;
+    a.ls("").await.unwrap();
+    away(&world, 1);
+    assert!(matches!(a.venus.core.set_quota(root, 7).await, Err(Error::Disconnected(_))));
+    a.mkdir("d").await.unwrap();
+    assert!(matches!(a.venus.core.set_quota(root, 7).await, Err(Error::Disconnected(_))));
+    assert_eq!(a.ls("").await.unwrap(), ["d", "home"]);
+}
