@@ -85,9 +85,10 @@ pub struct Entry {
 }
 
 impl Status {
-    /// Whether several versions of the contents wait for a decision.
+    /// Whether several versions of the contents wait for a decision. The same bytes, written twice, are one.
     pub fn in_conflict(&self) -> bool {
-        self.siblings.len() > 1
+        let bytes = |sibling: &Sibling| (sibling.length, sibling.hash);
+        self.siblings.windows(2).any(|two| bytes(&two[0]) != bytes(&two[1]))
     }
 }
 

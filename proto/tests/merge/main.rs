@@ -7,6 +7,7 @@
 mod laws;
 mod names;
 mod oracle;
+mod outcomes;
 mod pairs;
 mod refusals;
 mod site;
