@@ -20,6 +20,7 @@ pub mod dialer;
 pub mod exchange;
 mod life;
 pub mod listener;
+pub mod metrics;
 mod pool;
 #[cfg(feature = "testing")]
 pub mod relay;

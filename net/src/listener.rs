@@ -19,6 +19,9 @@ pub struct Limits {
     pub calls: usize,
     /// Bytes of requests that a connection makes us hold, and as many again of bulk.
     pub held: u32,
+    /// Bytes of requests that all connections together make us hold, and as many again of bulk. Who asks for
+    /// more waits for its turn.
+    pub held_in_all: u32,
     /// How long a peer may stop in the middle of a request or an answer.
     pub patience: Duration,
     /// How often a caller hears that we are still working.
@@ -34,6 +37,7 @@ impl Default for Limits {
             handshakes: 128,
             calls: 256,
             held: 64 * 1024 * 1024,
+            held_in_all: 1024 * 1024 * 1024,
             patience: Duration::from_secs(30),
             working_every: Duration::from_secs(2),
             working_for: Duration::from_secs(120),
@@ -120,6 +124,7 @@ impl Drop for Listener {
 async fn accept(endpoint: Endpoint, service: Arc<dyn Service>, limits: Arc<Limits>) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+    let memory = Arc::new(serve::Memory::new(limits.held_in_all));
     while let Some(incoming) = endpoint.accept().await {
         let Ok(place) = places.clone().try_acquire_owned() else {
             incoming.refuse();
@@ -130,13 +135,13 @@ async fn accept(endpoint: Endpoint, service: Arc<dyn Service>, limits: Arc<Limit
             let _ = incoming.retry();
             continue;
         }
-        let (service, limits) = (service.clone(), limits.clone());
+        let (service, limits, memory) = (service.clone(), limits.clone(), memory.clone());
         tokio::spawn(async move {
             let peer = incoming.remote_address();
             match timeout(limits.patience, incoming).await {
                 Ok(Ok(connection)) => {
                     drop(handshake);
-                    serve::connection(connection, service, limits).await;
+                    serve::connection(connection, service, limits, memory).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%peer, %error, "no handshake"),
                 Err(_) => tracing::debug!(%peer, "a handshake that never ends"),

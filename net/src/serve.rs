@@ -30,25 +30,43 @@ pub(crate) const NONSENSE: VarInt = VarInt::from_u32(2);
 /// The number under which a stream is given up.
 const GIVEN_UP: VarInt = VarInt::from_u32(1);
 
+/// What all connections share: room for what was received and is not answered yet.
+pub(crate) struct Memory {
+    // Two: who holds a frame may wait for bulk, but who holds bulk waits for nobody.
+    frames: Semaphore,
+    bulks: Semaphore,
+}
+
+impl Memory {
+    /// So many bytes of each.
+    pub(crate) fn new(bytes: u32) -> Memory {
+        Memory { frames: Semaphore::new(bytes as usize), bulks: Semaphore::new(bytes as usize) }
+    }
+}
+
 /// What one connection's streams share.
 struct Peer {
     who: Identity,
     service: Arc<dyn Service>,
     limits: Arc<Limits>,
     calls: Semaphore,
-    // Two: who holds a frame may wait for bulk, but who holds bulk waits for nobody.
-    frames: Semaphore,
-    bulks: Semaphore,
+    own: Memory,
+    memory: Arc<Memory>,
 }
 
 /// Serves a peer until its connection ends.
-pub(crate) async fn connection(connection: Connection, service: Arc<dyn Service>, limits: Arc<Limits>) {
+pub(crate) async fn connection(
+    connection: Connection,
+    service: Arc<dyn Service>,
+    limits: Arc<Limits>,
+    memory: Arc<Memory>,
+) {
     let peer = Arc::new(Peer {
         who: tls::caller(&connection),
         service,
         calls: Semaphore::new(limits.calls),
-        frames: Semaphore::new(limits.held as usize),
-        bulks: Semaphore::new(limits.held as usize),
+        own: Memory::new(limits.held),
+        memory,
         limits,
     });
     while let Ok((send, receive)) = connection.accept_bi().await {
@@ -109,7 +127,7 @@ async fn work(peer: &Peer, mut receive: RecvStream) -> Result<(wire::Response, B
         Frame::Message(length) => length,
         Frame::Working => return Err(Malformed::new("request", "only a server says that it works").into()),
     };
-    let _frame = room(&peer.frames, length).await;
+    let _frame = (room(&peer.own.frames, length).await, room(&peer.memory.frames, length).await);
     life.shown();
     let message = patiently(peer, &life, exchange::read_bytes(&mut receive, length, &life)).await?;
     let request = match frame::decode::<wire::Request>(message, "request") {
@@ -117,7 +135,7 @@ async fn work(peer: &Peer, mut receive: RecvStream) -> Result<(wire::Response, B
         Err(malformed) => return Ok(refused(malformed.into())),
     };
     let length = exchange::bulk_length(request.bulk)?;
-    let _bulk = room(&peer.bulks, length).await;
+    let _bulk = (room(&peer.own.bulks, length).await, room(&peer.memory.bulks, length).await);
     life.shown();
     let bulk = patiently(peer, &life, exchange::read_bytes(&mut receive, length, &life)).await?;
     let _call = peer.calls.acquire().await.expect("never closed");

@@ -108,6 +108,28 @@ async fn requests_that_never_end_are_given_up_and_hold_no_one_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_all_connections_together_make_a_server_hold_is_bounded() {
+    let authority = authority();
+    let credentials = authority.issue_server(ServerId(3), now()).unwrap();
+    let patience = Duration::from_secs(1);
+    let limits = Limits { patience, held_in_all: 9 * 1024 * 1024, ..Limits::default() };
+    let listener = Listener::bind_with(anywhere(), &credentials, Arc::new(Echo::default()), limits).unwrap();
+    // Each claims a frame of 8 MiB and sends a byte of it, on a connection of its own: there is room for one.
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let raw = Raw::to(listener.local_addr()).await;
+        let streams = raw.says(&[0, 0, 0x80, 0, 0, 0, 1]).await;
+        open.push((raw, streams));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Who comes behind them waits for its turn, is told so, and is served.
+    let (dialer, target) = (dialer(&authority, None), target(listener.local_addr()));
+    let start = tokio::time::Instant::now();
+    dialer.call(&target, named("x"), Bytes::new(), Foreground, Duration::from_secs(10)).await.unwrap();
+    assert!(start.elapsed() > Duration::from_millis(500), "{:?}: nothing was held", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_abandoned_calls_leave_the_connection_usable() {
     let world = world();
     let raw = Raw::to(world.target_address()).await;
