@@ -13,7 +13,7 @@ pub mod units;
 #[cfg(feature = "daemon")]
 pub mod edge;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use switches::Switches;
 pub use text::Problem;
@@ -77,6 +77,8 @@ pub struct Config {
     pub allow_other: bool,
     /// The user whose mount it is when root runs venus.
     pub primaryuser: Option<u32>,
+    /// The loopback address at which Prometheus finds numbers.
+    pub metrics: Option<SocketAddr>,
     /// What goes to the log, in the words of tracing's filter.
     pub log: String,
     /// Where the log goes; standard error if unset.
@@ -104,6 +106,7 @@ impl Config {
             rpc_timeout: Duration::from_secs(15),
             allow_other: false,
             primaryuser: None,
+            metrics: None,
             log: "info".into(),
             logfile: None,
         }

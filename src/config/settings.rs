@@ -2,7 +2,7 @@
 //!
 //! venus.conf.example is checked against this table in both directions.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use super::{Config, units};
 
@@ -83,6 +83,11 @@ pub const SETTINGS: &[Setting] = &[
         set: |c, v| number(v).and_then(user).map(|user| c.primaryuser = user),
         get: |c| c.primaryuser.unwrap_or(0).to_string(),
     },
+    Setting {
+        name: "metrics",
+        set: |c, v| loopback(v).map(|address| c.metrics = address),
+        get: |c| c.metrics.map(|address| address.to_string()).unwrap_or_default(),
+    },
     Setting { name: "log", set: |c, v| word(v).map(|log| c.log = log), get: |c| c.log.clone() },
     Setting {
         name: "logfile",
@@ -119,6 +124,18 @@ fn positive_time(value: &str) -> Result<std::time::Duration, String> {
     match units::time(value)? {
         time if time.is_zero() => Err("must be more than zero".into()),
         time => Ok(time),
+    }
+}
+
+/// An address of this machine that others cannot reach; empty for none.
+fn loopback(value: &str) -> Result<Option<SocketAddr>, String> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    match value.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(Some(address)),
+        Ok(address) => Err(format!("{} is not a loopback address", address.ip())),
+        Err(_) => Err(format!("{value:?} is not ADDRESS:PORT")),
     }
 }
 
@@ -160,6 +177,8 @@ mod tests {
             ("rpc_timeout", "0", "more than zero"),
             ("allow_other", "maybe", "neither 0 nor 1"),
             ("primaryuser", "99999999999", "user id"),
+            ("metrics", "0.0.0.0:9100", "not a loopback address"),
+            ("metrics", "localhost", "ADDRESS:PORT"),
             ("realm", "two words", "one word"),
         ] {
             let mut config = defaults();

@@ -24,6 +24,7 @@ pub struct Running {
     mounted: Mounted,
     control: JoinHandle<()>,
     watcher: JoinHandle<()>,
+    metrics: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -41,6 +42,10 @@ impl Running {
             .with_context(|| format!("the cache in {}", config.cachedir.display()))?;
         announce(&spool);
 
+        let metrics = match config.metrics {
+            Some(address) => Some(coda_net::metrics::bind(address).await.context("the port for metrics")?),
+            None => None,
+        };
         let control = control::bind(&config.controlsocket).context("the control socket")?;
         let runtime = tokio::runtime::Handle::current();
         let (face, options) = (venus.clone(), options(config)?);
@@ -51,7 +56,14 @@ impl Running {
             Owners { runner: effective_user(), primary: config.primaryuser, shared: config.allow_other };
         let control = tokio::spawn(control.serve(venus.clone(), owners, config.mountpoint.clone()));
         let watcher = tokio::spawn(look_again(venus.clone(), changes));
-        Ok(Running { venus, mounted, control, watcher })
+        let metrics = metrics.map(|listener| {
+            let shown = venus.clone();
+            tokio::spawn(coda_net::metrics::serve(listener, move || {
+                let venus = shown.clone();
+                async move { venus.metrics().await }
+            }))
+        });
+        Ok(Running { venus, mounted, control, watcher, metrics })
     }
 
     /// The mount.
@@ -63,6 +75,7 @@ impl Running {
     pub async fn stop(self) -> anyhow::Result<()> {
         let unmounted = ending::unmount(self.mounted).await;
         self.watcher.abort();
+        self.metrics.iter().for_each(|metrics| metrics.abort());
         self.control.abort();
         let _ = self.control.await;
         self.venus.stop().await;

@@ -2,6 +2,7 @@
 
 mod flush;
 mod lists;
+mod metrics;
 mod path;
 mod state;
 
