@@ -10,6 +10,8 @@
 mod disk;
 mod mirror;
 mod report;
+#[allow(clippy::disallowed_methods)] // measuring is what this program does
+mod servers;
 mod start;
 mod workload;
 mod workloads;
@@ -71,12 +73,24 @@ fn run(options: &Options) -> anyhow::Result<()> {
     if options.list {
         all.iter().for_each(|workload| println!("{:<18} {}", workload.name(), workload.about()));
         println!("{:<18} {}", start::NAME, start::ABOUT);
+        servers::STORIES.iter().for_each(|story| println!("{:<18} {}", story.name, story.about));
         return Ok(());
     }
-    if let Some(name) =
-        options.only.iter().find(|name| *name != start::NAME && !all.iter().any(|w| w.name() == **name))
-    {
+    let among_servers = |name: &str| servers::STORIES.iter().find(|story| story.name == name);
+    if let Some(name) = options.only.iter().find(|name| {
+        *name != start::NAME && among_servers(name).is_none() && !all.iter().any(|w| w.name() == **name)
+    }) {
         bail!("no workload is called {name}: see --list");
+    }
+    // What servers do among themselves needs no mount, and is measured when asked for by name.
+    let (stories, others): (Vec<&str>, Vec<&str>) =
+        options.only.iter().map(String::as_str).partition(|name| among_servers(name).is_some());
+    for story in stories.iter().filter_map(|name| among_servers(name)) {
+        servers::measure(story, options.quick, options.json)?;
+    }
+    if !stories.is_empty() {
+        anyhow::ensure!(others.is_empty(), "what servers do among themselves is measured by itself");
+        return Ok(());
     }
     let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
     let Some(mount) = &options.mount else { return inside_demo(options, wanted(start::NAME)) };
