@@ -116,7 +116,8 @@ impl Realm {
     fn new(both: bool) -> anyhow::Result<Realm> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let state = tempfile::tempdir()?;
-        let sockets = (0..2).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<Vec<_>, _>>()?;
+        let sockets =
+            (0..2).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<Vec<_>, _>>()?;
         let addresses = sockets.iter().map(UdpSocket::local_addr).collect::<Result<Vec<_>, _>>()?;
         drop(sockets);
         let info = |(index, address): (usize, &SocketAddr)| wire::ServerInfo {
@@ -186,7 +187,14 @@ impl Realm {
         }
     }
 
-    fn call(&self, index: usize, who: Identity, session: u64, body: request::Body, bulk: Bytes) -> anyhow::Result<Body> {
+    fn call(
+        &self,
+        index: usize,
+        who: Identity,
+        session: u64,
+        body: request::Body,
+        bulk: Bytes,
+    ) -> anyhow::Result<Body> {
         let request = wire::Request { session, bulk: bulk.len() as u32, cop2: Vec::new(), body: Some(body) };
         let (response, _) = self.runtime.block_on(self.server(index)?.call(who, request, bulk));
         match response.body {
@@ -212,7 +220,8 @@ struct Writer {
 
 impl Writer {
     fn new(realm: &Realm, server: usize, author: u64) -> anyhow::Result<Writer> {
-        let hello = wire::Hello { protocol: 1, instance: vec![author as u8; 16].into(), ..Default::default() };
+        let hello =
+            wire::Hello { protocol: 1, instance: vec![author as u8; 16].into(), ..Default::default() };
         let (welcome, events) = realm.server(server)?.hello(Identity::Client, hello);
         let author = Author(author);
         let (session, records) = (welcome.session, Vec::new());
@@ -261,7 +270,14 @@ impl Writer {
         Ok((fid, Past::of(dot)))
     }
 
-    fn store(&mut self, realm: &Realm, (fid, past): (Fid, Past), contents: Contents, length: u64, hash: [u8; 32]) -> anyhow::Result<()> {
+    fn store(
+        &mut self,
+        realm: &Realm,
+        (fid, past): (Fid, Past),
+        contents: Contents,
+        length: u64,
+        hash: [u8; 32],
+    ) -> anyhow::Result<()> {
         let size = if let Contents::Inline(bytes) = &contents { bytes.len() } else { 0 };
         let op = Op::Store { fid, length, hash, mtime: 0, contents, mode: None };
         self.add(realm, vec![Base { fid, past }], op, 300 + size)?;
@@ -304,7 +320,11 @@ fn away(quick: bool) -> anyhow::Result<Vec<Number>> {
     let begun = Instant::now();
     realm.start(1)?;
     realm.equal(upto)?;
-    Ok(vec![Number::seconds(format!("equal after {operations} operations"), begun.elapsed().as_secs_f64(), 10.0)])
+    Ok(vec![Number::seconds(
+        format!("equal after {operations} operations"),
+        begun.elapsed().as_secs_f64(),
+        10.0,
+    )])
 }
 
 fn sides(quick: bool) -> anyhow::Result<Vec<Number>> {
@@ -327,7 +347,11 @@ fn sides(quick: bool) -> anyhow::Result<Vec<Number>> {
     let begun = Instant::now();
     realm.start(0)?;
     realm.equal([realm.seen(0)?.0, theirs])?;
-    Ok(vec![Number::seconds(format!("equal after {entries} entries at each side"), begun.elapsed().as_secs_f64(), 0.5)])
+    Ok(vec![Number::seconds(
+        format!("equal after {entries} entries at each side"),
+        begun.elapsed().as_secs_f64(),
+        0.5,
+    )])
 }
 
 fn populate(quick: bool) -> anyhow::Result<Vec<Number>> {
@@ -337,14 +361,26 @@ fn populate(quick: bool) -> anyhow::Result<Vec<Number>> {
     Writer::new(&realm, 0, 55)?.fill(&realm, files, 4096)?;
     let seconds = add_replica(&realm)?;
     let (value, reach) = (files as f64 / seconds, 2000.0);
-    numbers.push(Number { what: format!("{files} files of 4 KiB"), value, unit: "files/s", reach, more: true });
+    numbers.push(Number {
+        what: format!("{files} files of 4 KiB"),
+        value,
+        unit: "files/s",
+        reach,
+        more: true,
+    });
     drop(realm);
 
     let realm = Realm::new(false)?;
     large(&realm, megabytes)?;
     let seconds = add_replica(&realm)?;
     let (value, reach) = (megabytes as f64 * 1.048_576 / seconds, 200.0);
-    numbers.push(Number { what: format!("one file of {megabytes} MiB"), value, unit: "MB/s", reach, more: true });
+    numbers.push(Number {
+        what: format!("one file of {megabytes} MiB"),
+        value,
+        unit: "MB/s",
+        reach,
+        more: true,
+    });
     Ok(numbers)
 }
 

@@ -187,6 +187,9 @@ mod tests {
     #[tokio::test]
     async fn only_loopback_addresses_will_do() {
         assert!(bind("0.0.0.0:0".parse().unwrap()).await.is_err());
-        assert!(bind("[::1]:0".parse().unwrap()).await.is_ok() || bind("127.0.0.1:0".parse().unwrap()).await.is_ok());
+        assert!(
+            bind("[::1]:0".parse().unwrap()).await.is_ok()
+                || bind("127.0.0.1:0".parse().unwrap()).await.is_ok()
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! What a server is told at its start.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use coda_proto::ServerId;
 
@@ -15,12 +15,44 @@ pub struct ServerConfig {
     pub crash: Option<CrashHook>,
     /// Signs the certificates of further servers; only where the realm's authority is.
     pub signer: Option<Signer>,
+    /// What is kept, and for how long.
+    pub limits: Limits,
+}
+
+/// How much a server keeps, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Clients that have a session. A new one takes the place of one whose connection is gone.
+    pub sessions: usize,
+    /// Uploads that one client has begun and not yet stored, in one volume.
+    pub uploads: u64,
+    /// Tombstones of a volume. Of more, the oldest are forgotten as soon as all members include them.
+    pub tombstones: u64,
+    /// How long a tombstone is kept that nothing forces out.
+    pub tombstone_age: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            sessions: 10_000,
+            uploads: 1000,
+            tombstones: 1_000_000,
+            tombstone_age: Duration::from_secs(400 * 24 * 3600),
+        }
+    }
 }
 
 impl ServerConfig {
     /// A durable server on `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> ServerConfig {
-        ServerConfig { dir: dir.into(), durability: Durability::Full, crash: None, signer: None }
+        ServerConfig {
+            dir: dir.into(),
+            durability: Durability::Full,
+            crash: None,
+            signer: None,
+            limits: Limits::default(),
+        }
     }
 }
 

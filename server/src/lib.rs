@@ -4,19 +4,21 @@
 //!  service   which call is answered by what
 //!  calls     what each call does            session   whom we promised what
 //!  status  rights  quota                    location  servers, volumes, groups
-//!  resolution                          members meet and join
-//!  volume    one writer, many readers
+//!  resolution  collection              members meet and join; what all of them know is forgotten
+//!  volume    one writer, many readers     scrub     bytes that are not what they were
 //!  store     SQLite and containers        shell     clock, network, processes
 //! ```
 
 mod blocking;
 mod calls;
+mod collection;
 pub mod config;
 pub mod env;
 pub mod location;
 pub mod quota;
 mod resolution;
 pub mod rights;
+mod scrub;
 mod server;
 mod service;
 pub mod session;
@@ -26,5 +28,5 @@ pub mod status;
 pub mod store;
 pub mod volume;
 
-pub use config::{CrashHook, CrashPoint, Durability, ServerConfig, Signed, Signer};
+pub use config::{CrashHook, CrashPoint, Durability, Limits, ServerConfig, Signed, Signer};
 pub use server::Server;

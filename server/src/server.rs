@@ -14,7 +14,7 @@ use crate::{
     config::ServerConfig,
     env::Env,
     location::{Realm, load::changed_groups},
-    resolution,
+    resolution, scrub,
     session::Sessions,
     store::{NewReplica, RealmStore, Replica, StoreError, StoreLock, replica_dir},
     volume::Volume,
@@ -52,12 +52,12 @@ impl Server {
             me: me.clone(),
             id,
             boot,
+            sessions: Arc::new(Sessions::new(config.limits.sessions)),
             config,
             env,
             store,
             realm: RwLock::new(Arc::new(realm)),
             volumes: RwLock::default(),
-            sessions: Arc::default(),
             lock: Mutex::new(Some(lock)),
             changing: tokio::sync::Mutex::new(()),
             refreshing: AtomicBool::new(false),
@@ -94,6 +94,7 @@ impl Server {
             let replica = Replica::open(&self.config.dir, *id, member.replica, self.boot, durability, now)?;
             let volume = Volume::new(self.id, replica, self.env.clone(), self.config.crash.clone());
             let attending = resolution::attend(self.me.clone(), Arc::downgrade(&volume));
+            self.env.spawn(Box::pin(scrub::scrub(Arc::downgrade(&volume))));
             self.volumes.write().expect("never held across a panic").insert(*id, volume);
             self.env.spawn(Box::pin(attending));
         }

@@ -48,12 +48,15 @@ impl Service for Server {
         if hello.instance.len() != 16 {
             return refused(Code::Invalid, "an instance has 16 bytes".to_owned());
         }
-        let (session, resumed, source) = self.sessions().greet(Greeting {
+        let greeted = self.sessions().greet(Greeting {
             instance: &hello.instance,
             resume: hello.resume,
             last_seq: hello.last_seq,
             fresh: self.env().random().max(1),
         });
+        let Some((session, resumed, source)) = greeted else {
+            return refused(Code::Busy, "there are as many clients here as there may be".to_owned());
+        };
         let welcome = wire::Welcome {
             protocol: PROTOCOL,
             features: 0,
@@ -118,6 +121,7 @@ impl Server {
             Body::GetVolumeStatus(get) => self.get_volume_status(caller, get),
             Body::Upload(piece) => self.upload(caller, piece, bulk).await,
             Body::Apply(apply) => self.apply(caller, apply).await,
+            Body::Repair(repair) => self.repair(caller, repair).await,
             Body::Resolve(resolve) => self.resolve(caller, resolve).await,
             Body::Meet(meet) => self.meet(caller, &meet),
             Body::Cop2Only(_) => plain(response::Body::Done(wire::Done {})),

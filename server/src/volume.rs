@@ -16,6 +16,7 @@ use crate::{
     config::{CrashHook, CrashPoint},
     env::Env,
     resolution::Meetings,
+    scrub::Health,
     store::{Batch, Replica, StoreError, Txn, View},
 };
 
@@ -35,6 +36,7 @@ pub struct Volume {
     /// Pieces of uploads are written one at a time.
     pub(crate) uploading: Mutex<()>,
     pub(crate) meetings: Arc<Meetings>,
+    pub(crate) health: Health,
 }
 
 #[derive(Default)]
@@ -70,6 +72,7 @@ impl Volume {
             queue: Mutex::default(),
             uploading: Mutex::default(),
             meetings,
+            health: Health::default(),
         })
     }
 

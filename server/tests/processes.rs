@@ -255,3 +255,39 @@ async fn a_killed_server_has_what_it_answered() {
     let again = CodaServer::start(ServerConfig::new(dir.path()), ([127, 0, 0, 1], 0).into()).unwrap();
     again.shutdown().await;
 }
+
+#[test]
+fn a_server_with_too_few_open_files_says_how_many_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, at) = (dir.path().join("one"), format!("127.0.0.1:{}", free_port()));
+    let one = one.to_str().unwrap();
+    well(codasrv(&["init", "--realm", "test.example", "--dir", one, "--name", "alpha", "--endpoint", &at]));
+    let command = format!("ulimit -n 40; exec {} --dir {one}", env!("CARGO_BIN_EXE_codasrv"));
+    let why = badly(Command::new("sh").args(["-c", &command]).output().unwrap());
+    assert!(why.contains("1 volumes need 70 open files, and 40 are allowed"), "{why}");
+}
+
+#[tokio::test]
+async fn a_server_shows_its_numbers_on_a_loopback_port() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let dir = tempfile::tempdir().unwrap();
+    let (one, at) = (dir.path().join("one"), format!("127.0.0.1:{}", free_port()));
+    let path = one.to_str().unwrap();
+    well(codasrv(&["init", "--realm", "test.example", "--dir", path, "--name", "alpha", "--endpoint", &at]));
+    let anywhere = badly(codasrv(&["--dir", path, "--metrics", "0.0.0.0:0"]));
+    assert!(anywhere.contains("loopback"), "{anywhere}");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_codasrv"))
+        .args(["--dir", path, "--metrics", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut line, mut said) = (String::new(), BufReader::new(child.stdout.take().unwrap()));
+    said.read_line(&mut line).unwrap();
+    let _serving = Serving(child);
+    let address = line.trim().strip_prefix("codasrv: metrics at http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address.strip_suffix("/metrics").unwrap()).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    assert!(page.contains("coda_server_info{realm=\"test.example\""), "{page}");
+}

@@ -138,10 +138,7 @@ fn a_name_made_here_and_taken_by_a_rename_there_shows_both() {
         tree(rename(dir(D), "s", dir(E), "n", dir(S)), rename(root(), "g", dir(E), "n", file(G))),
         expect(&["/g", "/d/s"], &["/e/n", "/e/n"])
     );
-    assert_eq!(
-        tree(create(dir(D), "n", new_file(10)), link("n")),
-        expect(&[], &["/d/n", "/d/n"])
-    );
+    assert_eq!(tree(create(dir(D), "n", new_file(10)), link("n")), expect(&[], &["/d/n", "/d/n"]));
 }
 
 #[test]

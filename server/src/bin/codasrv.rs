@@ -12,7 +12,7 @@ use coda_server::{
     Durability, ServerConfig,
     location::servers,
     setup,
-    shell::{CodaServer, join, nanoseconds, token::Token},
+    shell::{CodaServer, files, join, nanoseconds, token::Token},
     store::{RealmStore, StoreLock, fsck},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,6 +29,9 @@ struct Cli {
     /// Address to listen at [default: every address, at the port that the realm knows].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    /// Loopback address at which Prometheus finds the server's numbers [default: nowhere].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
 }
 
 #[derive(Subcommand)]
@@ -159,14 +162,15 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             accepted.iter().for_each(|volume| println!("volume {volume} serves what is here"));
             Ok(())
         }
-        (None, Some(dir)) => serve(dir, cli.listen).await,
+        (None, Some(dir)) => serve(dir, cli.listen, cli.metrics).await,
         (None, None) => {
             anyhow::bail!("--dir is missing; `codasrv init` makes a realm, `codasrv join` joins one")
         }
     }
 }
 
-async fn serve(dir: PathBuf, listen: Option<SocketAddr>) -> anyhow::Result<()> {
+async fn serve(dir: PathBuf, listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> anyhow::Result<()> {
+    files::make_room(&dir)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let server = match listen {
         Some(listen) => CodaServer::start(ServerConfig::new(dir), listen)?,
@@ -183,6 +187,18 @@ async fn serve(dir: PathBuf, listen: Option<SocketAddr>) -> anyhow::Result<()> {
             )?
         }
     };
+    let numbers = match metrics {
+        Some(address) => {
+            let (listener, shown) = (coda_net::metrics::bind(address).await?, server.server().clone());
+            println!("codasrv: metrics at http://{}/metrics", listener.local_addr()?);
+            let page = move || {
+                let shown = shown.clone();
+                async move { coda_server::shell::metrics::page(&shown) }
+            };
+            Some(tokio::spawn(coda_net::metrics::serve(listener, page)))
+        }
+        None => None,
+    };
     println!(
         "codasrv: server {} of {} listens at {}",
         server.server().id(),
@@ -194,6 +210,7 @@ async fn serve(dir: PathBuf, listen: Option<SocketAddr>) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    numbers.iter().for_each(|numbers| numbers.abort());
     server.shutdown().await;
     Ok(())
 }

@@ -4,13 +4,14 @@ use std::{cmp::Ordering, collections::BTreeSet};
 
 use coda_proto::{
     APPLY_BYTES, APPLY_RECORDS, Code, Contents, Dot, Fid, Op, Record, Refusal, Status, VolumeId,
+    id::required,
     merge::{self, ApplyError},
     service::Identity,
     wire::{self, response::Body},
 };
 use prost::Message;
 
-use super::{Answer, Caller, plain, read::served};
+use super::{Answer, Caller, plain, read::served, repair::undecided};
 use crate::{
     quota, rights,
     server::Server,
@@ -20,6 +21,19 @@ use crate::{
 
 impl Server {
     pub(crate) async fn apply(&self, caller: Caller, apply: wire::Apply) -> Answer {
+        self.change_objects(caller, apply, None).await
+    }
+
+    pub(crate) async fn repair(&self, caller: Caller, repair: wire::Repair) -> Answer {
+        let fid: Fid = required(repair.fid, "fid")?;
+        let apply = repair.apply.ok_or_else(|| Refusal::new(Code::Invalid, "a repair without records"))?;
+        match fid.volume == VolumeId(apply.volume) {
+            true => self.change_objects(caller, apply, Some(fid)).await,
+            false => Err(Refusal::about(Code::Invalid, fid, "of another volume")),
+        }
+    }
+
+    async fn change_objects(&self, caller: Caller, apply: wire::Apply, repairs: Option<Fid>) -> Answer {
         let id = VolumeId(apply.volume);
         let volume = self.volume(id)?;
         self.check_epoch(id, apply.epoch)?;
@@ -32,6 +46,7 @@ impl Server {
             instance: self.sessions().instance(caller.session).unwrap_or_default(),
             touched: touched.clone(),
             records,
+            repairs,
         };
         let sessions = self.sessions().clone();
         let dots: Vec<Dot> = work.records.iter().map(|record| record.dot).collect();
@@ -44,7 +59,16 @@ impl Server {
         match &applied {
             // Whoever missed it will hear of it.
             Ok(_) if self.has_peers(id) => volume.meetings.changed(dots),
-            Err(refusal) if refusal.code == Code::NeedsResolve => volume.meetings.now(),
+            Err(refusal) if refusal.code == Code::NeedsResolve => {
+                volume.meetings.now();
+                let unknown = refusal.blame;
+                if let Some(fid) = unknown
+                    && self.is_gone(&volume, fid).await?
+                {
+                    let gone = Refusal::about(Code::Gone, fid, "no member knows of it any more");
+                    return Err(gone.at(refusal.index as usize));
+                }
+            }
             _ => {}
         }
         let applied = applied?;
@@ -112,15 +136,28 @@ struct Work {
     instance: Vec<u8>,
     touched: BTreeSet<Fid>,
     records: Vec<Record>,
+    /// The object at which people have decided something.
+    repairs: Option<Fid>,
 }
 
 impl Work {
     fn run(self, txn: &mut Txn<'_>) -> Result<wire::Applied, Refusal> {
         served(txn)?;
         let before = stamp(txn);
+        if let Some(fid) = self.repairs
+            && !self.is_repeated(txn)?
+            && undecided(txn, fid)?.is_none()
+        {
+            return Err(Refusal::about(Code::Invalid, fid, "there is nothing to repair here"));
+        }
         for (index, record) in self.records.iter().enumerate() {
             self.one(txn, record).map_err(|refusal| refusal.at(index))?;
             txn.settle()?;
+        }
+        if let Some(fid) = self.repairs
+            && let Some(left) = undecided(txn, fid)?
+        {
+            return Err(Refusal::about(Code::Invalid, fid, format!("the repair leaves {left}")));
         }
         let mut statuses = Vec::new();
         for fid in &self.touched {
@@ -129,6 +166,20 @@ impl Work {
             }
         }
         Ok(wire::Applied { statuses, before: Some(before), after: Some(stamp(txn)) })
+    }
+
+    /// Whether all of it was done before: its answer was lost.
+    fn is_repeated(&self, txn: &Txn<'_>) -> Result<bool, Refusal> {
+        for record in &self.records {
+            let mut covered = false;
+            for fid in record.op.touches() {
+                covered |= txn.past(fid)?.is_some_and(|past| past.covers(record.dot));
+            }
+            if !covered {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn one(&self, txn: &mut Txn<'_>, record: &Record) -> Result<(), Refusal> {

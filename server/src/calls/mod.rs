@@ -4,6 +4,7 @@ mod admin;
 mod apply;
 mod location;
 mod read;
+mod repair;
 mod upload;
 mod validate;
 

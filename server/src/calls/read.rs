@@ -1,5 +1,7 @@
 //! Fetching: contents, listings, attributes, rights.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use coda_proto::{
     BULK_LIMIT, Code, Dot, Fid, Kind, Refusal, Rights, Status, VolumeId,
@@ -14,7 +16,7 @@ use crate::{
     server::Server,
     session::Key,
     status::{status, status_of},
-    store::{Bytes as Stored, Place, StoreError, View},
+    store::{Place, StoreError, View},
     volume::Volume,
 };
 
@@ -212,7 +214,7 @@ fn found(view: &View<'_>, fid: Fid, caller: Caller) -> Result<(Head, Status), Re
 
 fn contents(
     view: &View<'_>,
-    volume: &Volume,
+    volume: &Arc<Volume>,
     head: &Head,
     wanted: Option<Dot>,
     offset: u64,
@@ -237,16 +239,9 @@ fn contents(
     let lost = |why: String| Refusal::about(Code::NeedsResolve, head.fid, why);
     let content = view.content(head.fid, sibling.dot)?;
     let content = content.ok_or_else(|| lost(format!("the contents {} are not here", sibling.dot)))?;
-    match content.bytes {
-        Stored::Inline(bytes) => Ok(slice(&bytes, offset, length)),
-        Stored::Container(name) => match volume.store().containers.read(&name, offset, length) {
-            Ok(bytes) => Ok(bytes.into()),
-            Err(StoreError::Io { path, source }) => {
-                tracing::error!(fid = %head.fid, path = %path.display(), %source, "a container is lost");
-                Err(lost(format!("the contents {} are lost here", sibling.dot)))
-            }
-            Err(error) => Err(error.into()),
-        },
+    match volume.read_checked(&content, offset, length)? {
+        Some(bytes) => Ok(bytes),
+        None => Err(lost(format!("the contents {} are damaged here", sibling.dot))),
     }
 }
 

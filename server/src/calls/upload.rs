@@ -45,6 +45,11 @@ impl Server {
             None => {
                 let directory: Fid = required(piece.directory, "directory")?;
                 may_upload(&volume, directory, caller.who)?;
+                let begun = volume.read(|view| Ok(view.uploads_of(&asked.instance)?))?;
+                if begun >= self.config().limits.uploads {
+                    let why = format!("{begun} uploads of this client wait for their stores");
+                    return Err(Refusal::new(Code::Busy, why));
+                }
                 self.note(&volume, handle, asked.clone()).await?;
                 asked.clone()
             }

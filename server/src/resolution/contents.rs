@@ -21,7 +21,7 @@ const AT_ONCE: usize = 1000;
 const UPLOADS: usize = 100;
 
 /// Contents that were fetched and that no row names yet.
-pub(super) enum Fetched {
+pub(crate) enum Fetched {
     /// Small ones.
     Inline(Vec<u8>),
     /// A container in its place. A row of an upload names it until a sibling does, as after a crash.
@@ -41,7 +41,7 @@ impl Fetched {
     }
 
     /// Nobody wants them.
-    pub(super) fn forget(self, txn: &mut Txn<'_>) -> Result<(), StoreError> {
+    pub(crate) fn forget(self, txn: &mut Txn<'_>) -> Result<(), StoreError> {
         match self {
             Fetched::Inline(_) => Ok(()),
             Fetched::Container { handle, name } => {
@@ -54,7 +54,7 @@ impl Fetched {
 
 impl Server {
     /// Fetches contents, given as lengths by hash, as far as this peer has them.
-    pub(super) async fn fetch_lacking(
+    pub(crate) async fn fetch_lacking(
         &self,
         volume: &Arc<Volume>,
         peer: &wire::ServerInfo,

@@ -64,6 +64,21 @@ impl Server {
         }
     }
 
+    /// Joins a few objects of a peer's, whenever they changed there.
+    pub(crate) async fn join_only(
+        &self,
+        volume: &Arc<Volume>,
+        server: ServerId,
+        peer: &wire::ServerInfo,
+        states: Vec<ObjectState>,
+    ) -> Result<usize, Failure> {
+        let (known, lacking) = volume.read(|view| Ok((view.peer(server)?, lacking(view, &states)?)))?;
+        let fetched = self.fetch_lacking(volume, peer, lacking).await?;
+        let (incarnation, upto) = (known.incarnation, known.seen);
+        let heard = Heard { incarnation, upto, last: false, joined: false, states };
+        self.join(volume, server, heard, fetched).await
+    }
+
     /// What changed at a peer since we last met, as far as it fits.
     async fn hear(
         &self,
@@ -222,7 +237,11 @@ fn lacking(view: &View<'_>, states: &[ObjectState]) -> Result<BTreeMap<[u8; 32],
 }
 
 /// Gives the siblings of a file their bytes. Those that nobody has any more keep their version.
-fn fill(txn: &mut Txn<'_>, fid: Fid, fetched: &mut BTreeMap<[u8; 32], Fetched>) -> Result<(), Refusal> {
+pub(crate) fn fill(
+    txn: &mut Txn<'_>,
+    fid: Fid,
+    fetched: &mut BTreeMap<[u8; 32], Fetched>,
+) -> Result<(), Refusal> {
     let Some(head) = txn.head(fid)?.filter(|head| head.kind == Kind::File) else { return Ok(()) };
     for sibling in head.siblings {
         if txn.content(fid, sibling.dot)?.is_some() {

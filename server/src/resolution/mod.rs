@@ -35,16 +35,21 @@ use tokio::{
 };
 
 use crate::{server::Server, volume::Volume};
+pub(crate) use contents::Fetched;
 use exchange::Failure;
+pub(crate) use exchange::fill;
 use schedule::Schedule;
 
 /// Silence of a peer after which a meeting is broken off.
-const SILENCE: Duration = Duration::from_secs(15);
+pub(crate) const SILENCE: Duration = Duration::from_secs(15);
 /// The same where somebody waits and the peer could not be reached the last time.
 const SUSPECT_SILENCE: Duration = Duration::from_secs(2);
 
 /// How long a replica that has yet to meet its peers waits before it looks for them again.
 const NOT_JOINED: Duration = Duration::from_secs(1);
+
+/// After a start there is better to do than to forget.
+const FIRST_COLLECTION: Duration = Duration::from_secs(600);
 
 /// How long it waits before it tells the SCM again that it has met them.
 const LATER: Duration = Duration::from_secs(10);
@@ -60,6 +65,8 @@ pub(crate) struct Meetings {
     /// join changed.
     author: Author,
     made: AtomicU64,
+    /// When to forget again what nobody needs.
+    collect_at: Mutex<Instant>,
 }
 
 impl Meetings {
@@ -70,7 +77,24 @@ impl Meetings {
             turns: Mutex::default(),
             author,
             made: AtomicU64::new(0),
+            collect_at: Mutex::new(Instant::now() + FIRST_COLLECTION),
         }
+    }
+
+    /// Whether it is time for a collection; the next one is so long after it.
+    pub(crate) fn is_collection_due(&self, every: Duration) -> bool {
+        let now = Instant::now();
+        let mut at = self.collect_at.lock().expect("never held across a panic");
+        let due = *at <= now;
+        if due {
+            *at = now + every;
+        }
+        due
+    }
+
+    /// Whether a peer could not be reached when last asked.
+    pub(crate) fn is_suspect(&self, peer: ServerId) -> bool {
+        self.schedule(|schedule| schedule.is_suspect(peer))
     }
 
     /// These mutations were applied here. Unless somebody says that all members hold them, the peers are
@@ -191,7 +215,14 @@ impl Server {
                 volume.meetings.change(|schedule| schedule.met(peer, met.is_ok(), Instant::now()));
             }));
         }
+        if let Err(why) = self.collect(volume).await {
+            tracing::warn!(volume = %volume.id, %why, "nothing was collected");
+        }
+        if let Err(why) = self.mend(volume).await {
+            tracing::warn!(volume = %volume.id, %why, "nothing was mended");
+        }
         let next = volume.meetings.schedule(|s| s.next(peers.keys().copied(), Instant::now()));
+        let next = volume.health.next().map_or(next, |mend| mend.min(next));
         match self.begin_if_new(volume).await {
             Ok(true) if self.tell_that_we_joined(volume.id).await => next,
             Ok(true) => next.min(Instant::now() + LATER),

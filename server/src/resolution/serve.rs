@@ -137,34 +137,34 @@ pub(super) fn doubt(volume: &Arc<Volume>, peer: ServerId) {
 }
 
 /// The bytes of one piece of contents.
-fn contents(volume: &Volume, hash: &[u8; 32], offset: u64) -> Answer {
+fn contents(volume: &Arc<Volume>, hash: &[u8; 32], offset: u64) -> Answer {
     volume.read(|view| {
         let unknown = || Refusal::new(Code::Gone, "no contents with this hash");
         let content = view.content_by_hash(hash)?.ok_or_else(unknown)?;
-        let bytes = match content.bytes {
-            Stored::Inline(bytes) => {
-                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-                Bytes::from(bytes).slice(from..)
-            }
-            Stored::Container(name) => volume.store().containers.read(&name, offset, BULK_LIMIT)?.into(),
-        };
+        let bytes = volume.read_checked(&content, offset, BULK_LIMIT)?.ok_or_else(unknown)?;
         Ok((Body::Met(wire::MetAnswer { total: content.length, ..Default::default() }), bytes))
     })
 }
 
 /// Many small contents, as far as they fit.
-fn small_contents(volume: &Volume, hashes: &[Bytes]) -> Answer {
+fn small_contents(volume: &Arc<Volume>, hashes: &[Bytes]) -> Answer {
     volume.read(|view| {
         let (mut lengths, mut bulk) = (Vec::new(), BytesMut::new());
         for wanted in hashes.iter().take(PAGE as usize) {
-            match view.content_by_hash(&hash(wanted)?)?.map(|content| content.bytes) {
-                Some(Stored::Inline(bytes)) if bulk.len() + bytes.len() <= BULK_LIMIT => {
+            let content = view.content_by_hash(&hash(wanted)?)?;
+            // One that is in a container here is fetched by itself.
+            let small = content.filter(|content| matches!(content.bytes, Stored::Inline(_)));
+            let bytes = match small {
+                Some(content) => volume.read_checked(&content, 0, BULK_LIMIT)?,
+                None => None,
+            };
+            match bytes {
+                Some(bytes) if bulk.len() + bytes.len() > BULK_LIMIT => break,
+                Some(bytes) => {
                     lengths.push(bytes.len() as i64);
                     bulk.extend_from_slice(&bytes);
                 }
-                Some(Stored::Inline(_)) => break,
-                // One that is in a container here is fetched by itself.
-                Some(Stored::Container(_)) | None => lengths.push(-1),
+                None => lengths.push(-1),
             }
         }
         Ok((Body::Met(wire::MetAnswer { lengths, ..Default::default() }), bulk.freeze()))

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -44,6 +47,10 @@ pub enum Key {
 /// Everybody who has said Hello.
 pub struct Sessions {
     inner: Mutex<Inner>,
+    /// As many as may be here; beyond, those whose stream broke longest ago are forgotten.
+    limit: usize,
+    broken: AtomicU64,
+    fenced: AtomicU64,
 }
 
 #[derive(Default)]
@@ -86,17 +93,29 @@ pub struct Greeting<'a> {
 
 impl Default for Sessions {
     fn default() -> Sessions {
-        Sessions { inner: Mutex::new(Inner::default()) }
+        Sessions::new(usize::MAX)
     }
 }
 
 impl Sessions {
+    /// At most so many.
+    pub fn new(limit: usize) -> Sessions {
+        let (broken, fenced) = (AtomicU64::new(0), AtomicU64::new(0));
+        Sessions { inner: Mutex::default(), limit, broken, fenced }
+    }
+
+    /// Promises broken, and sessions fenced, since the start.
+    pub fn totals(&self) -> (u64, u64) {
+        (self.broken.load(Ordering::Relaxed), self.fenced.load(Ordering::Relaxed))
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("never held across a panic")
     }
 
-    /// Begins or resumes a session: its number, whether it was resumed, and its events.
-    pub fn greet(self: &Arc<Self>, greeting: Greeting<'_>) -> (u64, bool, Box<dyn EventSource>) {
+    /// Begins or resumes a session: its number, whether it was resumed, and its events. `None`: there is
+    /// no room for another.
+    pub fn greet(self: &Arc<Self>, greeting: Greeting<'_>) -> Option<(u64, bool, Box<dyn EventSource>)> {
         let now = Instant::now();
         let mut inner = self.lock();
         let old = |session: &Session| session.lost_at.is_some_and(|at| now.duration_since(at) > FORGOTTEN);
@@ -118,12 +137,17 @@ impl Sessions {
                 generation: session.generation,
                 seen: greeting.last_seq,
             };
-            return (greeting.resume, true, Box::new(source));
+            return Some((greeting.resume, true, Box::new(source)));
         }
         // A client that starts again believes no promise of its earlier sessions.
         let earlier = inner.sessions.iter().filter(|(_, session)| session.instance == greeting.instance);
         for session in earlier.map(|(id, _)| *id).collect::<Vec<_>>() {
             inner.forget(session);
+        }
+        while inner.sessions.len() >= self.limit {
+            let gone = inner.sessions.iter().filter_map(|(id, session)| Some((session.lost_at?, *id)));
+            let (_, longest) = gone.min()?;
+            inner.forget(longest);
         }
         let session = Session {
             instance: greeting.instance.to_vec(),
@@ -136,7 +160,7 @@ impl Sessions {
         };
         inner.sessions.insert(greeting.fresh, session);
         let source = Source { sessions: self.clone(), session: greeting.fresh, generation: 1, seen: 0 };
-        (greeting.fresh, false, Box::new(source))
+        Some((greeting.fresh, false, Box::new(source)))
     }
 
     /// Whether a session is alive.
@@ -240,6 +264,7 @@ impl Sessions {
                 }
             }
             if let Some(session) = inner.sessions.get_mut(&holder) {
+                self.broken.fetch_add(fids.len() as u64, Ordering::Relaxed);
                 let fids = fids.into_iter().map(Into::into).collect();
                 session.events.push(wire::event::Body::Break(wire::Break { fids }), now);
             }
@@ -264,6 +289,7 @@ impl Sessions {
             let acknowledged = acked.wait_for(|acked| *acked >= seq);
             if tokio::time::timeout_at(sent + FENCE, acknowledged).await.is_err() {
                 tracing::info!(session, "fenced: a break was not acknowledged");
+                self.fenced.fetch_add(1, Ordering::Relaxed);
                 self.end(session);
             }
         }

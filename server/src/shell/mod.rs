@@ -1,7 +1,9 @@
 //! The world around a server: sockets, the clock, processes.
 
 mod env;
+pub mod files;
 pub mod join;
+pub mod metrics;
 mod serve;
 pub mod token;
 

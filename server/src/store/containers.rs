@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -120,6 +120,29 @@ impl Containers {
             Ok(bytes)
         };
         read().map_err(StoreError::io(&path))
+    }
+
+    /// Whether a container holds these bytes, all of them read.
+    pub fn holds(&self, name: &str, length: u64, hash: &[u8]) -> bool {
+        let mut hasher = blake3::Hasher::new();
+        let read = File::open(self.path(name)).and_then(|file| hasher.update_reader(file).map(drop));
+        read.is_ok() && hasher.count() == length && hasher.finalize().as_bytes()[..] == *hash
+    }
+
+    /// What changes when somebody writes into a container: nothing of ours does.
+    pub fn stamp(&self, name: &str) -> Option<(u64, i64, i64)> {
+        let found = fs::metadata(self.path(name)).ok()?;
+        Some((found.ino(), found.ctime(), found.ctime_nsec()))
+    }
+
+    /// Puts a damaged container aside, for people to look at.
+    pub fn set_aside(&self, name: &str) -> Result<(), StoreError> {
+        let (from, aside) = (self.path(name), self.dir.join("damaged"));
+        fs::create_dir_all(&aside).map_err(StoreError::io(&aside))?;
+        match fs::rename(&from, aside.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(&from)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Removes a container. One that is not there is removed already.

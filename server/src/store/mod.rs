@@ -8,10 +8,12 @@
 //!  <dir>/vol/<replica>/tmp/…       uploads in progress
 //! ```
 
+mod collect;
 mod containers;
 mod error;
 pub mod fsck;
 mod lock;
+mod lost;
 mod realm;
 mod replica;
 pub mod rows;
@@ -20,9 +22,11 @@ mod tables;
 mod txn;
 mod view;
 
+pub use collect::{Due, Left};
 pub use containers::Containers;
 pub use error::StoreError;
 pub use lock::StoreLock;
+pub use lost::{LostRow, StoredRow};
 pub use realm::{Invitation, RealmStore};
 pub use replica::{Batch, NewReplica, Replica, Space, replica_dir};
 pub use txn::Txn;

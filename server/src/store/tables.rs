@@ -86,6 +86,10 @@ CREATE TABLE peer(
 CREATE TABLE incarnation(incarnation INTEGER PRIMARY KEY, upto INTEGER NOT NULL) STRICT;
 -- when an author was last noticed to have written, and what
 CREATE TABLE author(author INTEGER PRIMARY KEY, seq INTEGER NOT NULL, noticed INTEGER NOT NULL) STRICT;
+-- contents that were damaged here: their version stays, their bytes are to come from a peer
+CREATE TABLE lost(
+  vnode INTEGER NOT NULL, uniq INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL,
+  length INTEGER NOT NULL, hash BLOB NOT NULL, PRIMARY KEY(vnode, uniq, author, seq)) STRICT, WITHOUT ROWID;
 CREATE TABLE collector(
   one INTEGER PRIMARY KEY CHECK (one = 1), scanned INTEGER NOT NULL, scrubbed INTEGER NOT NULL) STRICT;
 INSERT INTO collector VALUES (1, 0, 0);
@@ -102,6 +106,9 @@ ALTER TABLE peer ADD COLUMN acked INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE peer ADD COLUMN acked_at INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE incarnation(incarnation INTEGER PRIMARY KEY, upto INTEGER NOT NULL) STRICT;
 CREATE TABLE author(author INTEGER PRIMARY KEY, seq INTEGER NOT NULL, noticed INTEGER NOT NULL) STRICT;
+CREATE TABLE lost(
+  vnode INTEGER NOT NULL, uniq INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL,
+  length INTEGER NOT NULL, hash BLOB NOT NULL, PRIMARY KEY(vnode, uniq, author, seq)) STRICT, WITHOUT ROWID;
 CREATE TABLE collector(
   one INTEGER PRIMARY KEY CHECK (one = 1), scanned INTEGER NOT NULL, scrubbed INTEGER NOT NULL) STRICT;
 INSERT INTO collector VALUES (1, 0, 0);

@@ -263,6 +263,20 @@ impl<'c> Txn<'c> {
         Ok(())
     }
 
+    /// Forgets a head as if it had never been: no change of the replica.
+    pub(super) fn forget_head(&mut self, fid: Fid) -> Result<(), StoreError> {
+        let before = self.accounted(fid)?.unwrap_or(0);
+        self.row.used = self.row.used.saturating_sub(before);
+        self.drop_contents(fid, |_| false)?;
+        for sql in [
+            "DELETE FROM head WHERE vnode = ?1 AND uniq = ?2",
+            "DELETE FROM directory WHERE vnode = ?1 AND uniq = ?2",
+        ] {
+            self.view.db.prepare_cached(sql)?.execute(params![fid.vnode, signed(fid.unique)])?;
+        }
+        Ok(())
+    }
+
     fn count(&self, dir: Fid, lamport: u64, entries: i64, directories: i64) -> Result<(), StoreError> {
         let mut upsert = self.view.db.prepare_cached(
             "INSERT INTO directory(vnode, uniq, lamport, entries, directories) VALUES (?1, ?2, ?3, ?4, ?5) \
@@ -303,15 +317,7 @@ impl Replica for Txn<'_> {
     }
 
     fn drop_head(&mut self, fid: Fid) -> Result<(), StoreError> {
-        let before = self.accounted(fid)?.unwrap_or(0);
-        self.row.used = self.row.used.saturating_sub(before);
-        self.drop_contents(fid, |_| false)?;
-        for sql in [
-            "DELETE FROM head WHERE vnode = ?1 AND uniq = ?2",
-            "DELETE FROM directory WHERE vnode = ?1 AND uniq = ?2",
-        ] {
-            self.view.db.prepare_cached(sql)?.execute(params![fid.vnode, signed(fid.unique)])?;
-        }
+        self.forget_head(fid)?;
         self.dirty.insert(fid);
         Ok(())
     }

@@ -200,6 +200,15 @@ impl View<'_> {
         Ok(self.counts(dir)?.0 == 0)
     }
 
+    /// A name by which a directory shows several objects.
+    pub fn contended_name(&self, dir: Fid) -> Result<Option<Name>, StoreError> {
+        let mut query = self.db.prepare_cached(
+            "SELECT name FROM binding WHERE dir_vnode = ?1 AND dir_uniq = ?2 AND shown \
+             GROUP BY name HAVING count(*) > 1 LIMIT 1",
+        )?;
+        Ok(query.query_row(params![dir.vnode, signed(dir.unique)], |row| row.get(0)).optional()?)
+    }
+
     /// Whether any directory shows `fid`.
     pub fn is_shown(&self, fid: Fid) -> Result<bool, StoreError> {
         let mut query = self
@@ -344,6 +353,12 @@ impl View<'_> {
             })
         });
         Ok(found.optional()?)
+    }
+
+    /// How many uploads of a client wait for their stores.
+    pub fn uploads_of(&self, instance: &[u8]) -> Result<u64, StoreError> {
+        let mut query = self.db.prepare_cached("SELECT count(*) FROM upload WHERE instance = ?1")?;
+        Ok(query.query_row([instance], |row| row.get(0))?)
     }
 
     /// How many objects the replica knows.

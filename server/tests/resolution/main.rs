@@ -1,7 +1,10 @@
 //! Members that missed something are equal again by themselves.
 
+mod collected;
+mod damaged;
 mod network;
 mod random;
+mod repaired;
 mod restored;
 #[path = "../world/mod.rs"]
 mod world;

@@ -17,7 +17,7 @@ use coda_proto::{
     wire::{self, request, response::Body},
 };
 use coda_server::{
-    Durability, Server, ServerConfig,
+    Durability, Limits, Server, ServerConfig,
     env::{BoxFuture, Env, PeerError},
     location::Realm,
     setup,
@@ -33,6 +33,8 @@ struct Wires {
     calls: u64,
     /// Objects that travelled in answers.
     objects: u64,
+    /// How far the wall clock has come since the beginning, in nanoseconds.
+    passed: i64,
 }
 
 /// What one server sees of the network.
@@ -74,7 +76,7 @@ impl Env for Host {
         })
     }
     fn now(&self) -> i64 {
-        1_700_000_000_000_000_000
+        1_700_000_000_000_000_000 + self.wires.lock().unwrap().passed
     }
     fn random(&self) -> u64 {
         self.chance.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 4
@@ -91,14 +93,20 @@ pub struct Cluster {
     pub home: VolumeId,
     wires: Arc<Mutex<Wires>>,
     starts: u64,
+    limits: Limits,
 }
 
 impl Cluster {
     pub fn new(count: u8) -> Cluster {
+        Cluster::limited(count, Limits::default())
+    }
+
+    pub fn limited(count: u8, limits: Limits) -> Cluster {
         let infos = (1..=count).map(|id| server_info(id.into())).collect();
         let mut realm = setup::realm("test.example", infos, Rights::ALL).unwrap();
         let home = setup::add_volume(&mut realm, "home", Rights::ALL);
-        let mut cluster = Cluster { dirs: BTreeMap::new(), home, wires: Arc::default(), starts: 0, realm };
+        let (dirs, wires) = (BTreeMap::new(), Arc::default());
+        let mut cluster = Cluster { dirs, home, wires, starts: 0, realm, limits };
         for id in (1..=count).map(ServerId) {
             let dir = tempfile::tempdir().unwrap();
             setup::create(dir.path(), id, &cluster.realm, &[], Durability::Process, 0).unwrap();
@@ -137,8 +145,11 @@ impl Cluster {
         self.starts += 1;
         let chance = (u64::from(id.0) << 32) | (self.starts << 16);
         let env = Arc::new(Host { me: id, wires: self.wires.clone(), chance: AtomicU64::new(chance) });
-        let config =
-            ServerConfig { durability: Durability::Process, ..ServerConfig::new(self.dirs[&id].path()) };
+        let config = ServerConfig {
+            durability: Durability::Process,
+            limits: self.limits,
+            ..ServerConfig::new(self.dirs[&id].path())
+        };
         let server = Server::open(config, env).unwrap();
         self.wires.lock().unwrap().servers.insert(id, server);
     }
@@ -198,6 +209,17 @@ impl Cluster {
 
     pub fn calls(&self) -> u64 {
         self.wires.lock().unwrap().calls
+    }
+
+    /// The wall clock goes on by so much.
+    pub fn pass(&self, time: Duration) {
+        self.wires.lock().unwrap().passed += time.as_nanos() as i64;
+    }
+
+    /// Tombstones and objects of a replica.
+    pub fn rows(&self, id: u8) -> (u64, u64) {
+        let volume = self.server(id).volume(self.home).unwrap();
+        volume.read(|view| Ok((view.tombstones()?, view.objects()?))).unwrap()
     }
 
     pub fn objects(&self) -> u64 {

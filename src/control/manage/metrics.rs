@@ -11,7 +11,11 @@ impl Venus {
         let mut page = Page::new();
         let nobody = Caller { uid: 0, gid: 0, pid: 0 };
         let Ok(status) = self.status(nobody, None).await else { return page.into_text() };
-        page.family("coda_cache_bytes", "gauge", "Bytes of contents in the cache, and how many there may be.");
+        page.family(
+            "coda_cache_bytes",
+            "gauge",
+            "Bytes of contents in the cache, and how many there may be.",
+        );
         page.sample("coda_cache_bytes", &[("class", "used")], status.cache_used);
         page.sample("coda_cache_bytes", &[("class", "limit")], status.cache_size);
         page.family("coda_cache_objects", "gauge", "Objects in the cache, and how many there may be.");
