@@ -15,6 +15,8 @@ pub enum Error {
     Gone(Fid),
     #[error("{0}: versions differ and people must decide")]
     Conflict(Fid),
+    #[error("{0}: has several versions; `cfs conflicts` lists them and `cfs resolve` decides")]
+    Undecided(String),
     #[error("{0}: permission denied")]
     Access(String),
     #[error("{0}: exists")]

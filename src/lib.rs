@@ -7,7 +7,7 @@
 //!  shell    main  daemon  fuse  control  net (quic, dns)             the simulator
 //!  ──────── feature `daemon` above this line ─────────────────────────────
 //!  face     venus                      the assembled manager: what fuse, control and the simulator call
-//!  work     ops  reintegration
+//!  work     ops  reintegration  conflict  hoard
 //!  peers    replica  callback  cml
 //!  things   cache  volume  realm
 //!  ground   store  env  fid  config
@@ -19,6 +19,7 @@ pub mod cache;
 pub mod callback;
 pub mod cml;
 pub mod config;
+pub mod conflict;
 #[cfg(feature = "daemon")]
 pub mod control;
 #[cfg(feature = "daemon")]
@@ -29,6 +30,7 @@ pub mod events;
 pub mod fid;
 #[cfg(feature = "daemon")]
 pub mod fuse;
+pub mod hoard;
 #[cfg(feature = "daemon")]
 pub mod net;
 pub mod ops;

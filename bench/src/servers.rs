@@ -235,7 +235,8 @@ impl Writer {
         self.seq += 1;
         self.size += size;
         let dot = Dot::new(self.author, self.seq);
-        self.records.push(Record { dot, lamport: self.seq + 1, time: 0, bases, logged: false, op });
+        let host = String::new();
+        self.records.push(Record { dot, lamport: self.seq + 1, time: 0, bases, logged: false, host, op });
         Ok(dot)
     }
 

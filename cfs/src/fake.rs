@@ -29,6 +29,7 @@ struct State {
     quota: u64,
     pending: u64,
     looked_up: u32,
+    hoard: Vec<HoardWish>,
     events: Vec<Event>,
 }
 
@@ -79,6 +80,22 @@ impl State {
     fn tell(&mut self, text: &str) {
         let seq = self.events.len() as u64 + 1;
         self.events.push(Event { seq, time: 0, class: "connection".into(), text: text.into() });
+    }
+    fn hoard_report(&self) -> HoardReport {
+        let missing = self.hoard.iter().filter(|wish| !self.cached.contains(&wish.path));
+        HoardReport {
+            objects: self.hoard.len() as u64,
+            room: 1 << 20,
+            missing: missing
+                .map(|wish| NotHere {
+                    path: wish.path.clone(),
+                    why: "Missing/Invalid".into(),
+                    bytes: 2048,
+                    priority: wish.priority,
+                })
+                .collect(),
+            ..HoardReport::default()
+        }
     }
     fn kind(&self, path: &str) -> Result<&str, Failure> {
         self.objects
@@ -331,6 +348,48 @@ impl State {
                     })
                     .collect(),
             ),
+            Request::Conflicts { .. } => Reply::Conflicts(Vec::new()),
+            Request::HoardAdd { path, attributes } => {
+                self.kind(&path)?;
+                self.hoard.retain(|wish| wish.path != path);
+                self.hoard.push(HoardWish {
+                    inside: path.replacen(ROOT, ".", 1),
+                    volume: "7f000001".into(),
+                    realm: "example.org".into(),
+                    uid: 1000,
+                    priority: attributes.split(':').next().and_then(|word| word.parse().ok()).unwrap_or(10),
+                    reach: attributes.split(':').find(|word| word.ends_with('+')).unwrap_or("").into(),
+                    path,
+                });
+                Reply::Done
+            }
+            Request::HoardDelete { path } => {
+                let before = self.hoard.len();
+                self.hoard.retain(|wish| wish.path != path);
+                match before == self.hoard.len() {
+                    true => return Err(not(&path, FailureKind::NotFound, "not hoarded")),
+                    false => Reply::Done,
+                }
+            }
+            Request::HoardClear { .. } => {
+                self.hoard.clear();
+                Reply::Done
+            }
+            Request::HoardList { .. } => Reply::Hoard(self.hoard.clone()),
+            Request::HoardWalk => {
+                let wanted: Vec<String> = self.hoard.iter().map(|wish| wish.path.clone()).collect();
+                self.cached.extend(wanted);
+                Reply::HoardReport(self.hoard_report())
+            }
+            Request::HoardVerify => Reply::HoardReport(self.hoard_report()),
+            Request::HoardSwitch { .. } => Reply::Done,
+            Request::Undo { id: None } => Reply::Undoable(Vec::new()),
+            Request::Undo { id: Some(id) } => {
+                return Err(not(&id.to_string(), FailureKind::NotFound, "nothing to undo"));
+            }
+            Request::Resolve { path, .. } => {
+                return Err(not(&path, FailureKind::Invalid, "not in conflict"));
+            }
             Request::Events { .. } => unreachable!("asked for by Venus::events"),
         })
     }

@@ -4,6 +4,7 @@
 pub mod args;
 pub mod commands;
 pub mod exit;
+pub mod glob;
 pub mod path;
 pub mod prompt;
 pub mod setup;

@@ -105,6 +105,30 @@ pub enum Request {
     Reconnect { servers: Vec<String> },
     /// Sends what is pending for these volumes (all where none is named) and waits. [`Reply::Sent`].
     Reintegrate { paths: Vec<String> },
+    /// What waits for a decision of people: in the volumes of these paths, below them, or everywhere.
+    /// [`Reply::Conflicts`].
+    Conflicts { paths: Vec<String> },
+    /// Wants a path to be here when no server can be reached; `attributes` as `PRIORITY:c:d:c+:d+`.
+    /// [`Reply::Done`].
+    HoardAdd { path: String, attributes: String },
+    /// Wants it no longer. [`Reply::Done`].
+    HoardDelete { path: String },
+    /// Wants nothing more of what this user, or anybody, wanted. [`Reply::Done`].
+    HoardClear { uid: Option<u32> },
+    /// What this user, or anybody, wants. [`Reply::Hoard`].
+    HoardList { uid: Option<u32> },
+    /// Begins to fetch what is wanted, without waiting for it. [`Reply::HoardReport`].
+    HoardWalk,
+    /// What is wanted and not here. [`Reply::HoardReport`].
+    HoardVerify,
+    /// Whether venus fetches what is wanted now and then by itself. [`Reply::Done`].
+    HoardSwitch { on: bool },
+    /// What decisions can be undone: [`Reply::Undoable`]; or undoes the one of this number.
+    /// [`Reply::Resolved`].
+    Undo { id: Option<u64> },
+    /// Decides about one path; without `how`, has the servers bring their replicas together now.
+    /// [`Reply::Resolved`].
+    Resolve { path: String, how: Option<How> },
     /// The last `recent` events, and then, with `follow`, each as it happens. Many [`Answer::Event`], then
     /// [`Reply::Done`].
     Events { recent: usize, follow: bool },
@@ -128,6 +152,11 @@ pub enum Reply {
     Cache(Vec<CachedVolume>),
     Quota { old: u64, new: u64 },
     Sent(Vec<Sent>),
+    Conflicts(Vec<Conflict>),
+    Resolved(Resolved),
+    Undoable(Vec<Undoable>),
+    Hoard(Vec<HoardWish>),
+    HoardReport(HoardReport),
 }
 
 /// The kind of a failure: what scripts look at.
@@ -359,6 +388,118 @@ pub struct CachedObject {
     pub dirty: bool,
 }
 
+/// How a conflict is decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum How {
+    /// What was made on this machine.
+    Ours,
+    /// What was made elsewhere.
+    Theirs,
+    /// What was made last.
+    Newest,
+    /// All of them, under names of their own.
+    Both,
+    /// The contents of this file: one of the versions, or any other below the mount point.
+    Take(String),
+}
+
+/// Something that people must decide.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The path that is contested.
+    pub path: String,
+    /// The object that has it now.
+    pub fid: String,
+    /// Its realm.
+    pub realm: String,
+    /// `contents`: of one file; `name`: several objects have it; `mark`: an object came back after it was
+    /// removed elsewhere, or its access list was changed at both sides.
+    pub kind: String,
+    /// What it is decided between; the shown one first.
+    pub versions: Vec<Version>,
+}
+
+/// One of several.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Where it can be read.
+    pub path: String,
+    /// The machine on which it was made; empty where nobody knows.
+    pub host: String,
+    /// When, in nanoseconds since 1970.
+    pub time: i64,
+    /// Bytes; of a directory, entries.
+    pub length: u64,
+    /// Whether it was made on this machine.
+    pub ours: bool,
+}
+
+/// Something that is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct HoardWish {
+    pub path: String,
+    pub volume: String,
+    pub realm: String,
+    /// Within its volume, from `.`.
+    pub inside: String,
+    pub uid: u32,
+    pub priority: u32,
+    /// Empty, `c+` or `d+`.
+    pub reach: String,
+}
+
+/// How far what is wanted is here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct HoardReport {
+    /// It is being fetched.
+    pub walking: bool,
+    /// Objects that are wanted, and bytes of them that are here.
+    pub objects: u64,
+    pub bytes: u64,
+    /// Bytes that what is wanted may take.
+    pub room: u64,
+    pub missing: Vec<NotHere>,
+}
+
+/// Something that is wanted and not here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct NotHere {
+    pub path: String,
+    pub why: String,
+    /// As far as they are known.
+    pub bytes: u64,
+    pub priority: u32,
+}
+
+/// A decision that can be undone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undoable {
+    /// Its number.
+    pub id: u64,
+    /// What it was about.
+    pub path: String,
+    /// When it was made, in nanoseconds since 1970.
+    pub time: i64,
+    /// How many versions come back, and their bytes.
+    pub versions: u32,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
+/// What a decision did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// Versions that are no longer shown.
+    pub dropped: u32,
+    /// What was done, or is left to be done, in a few words.
+    pub what: String,
+}
+
 /// How far sending got.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
@@ -382,6 +523,20 @@ pub struct Event {
     pub class: String,
     /// For people's eyes, in the words that codacon always used.
     pub text: String,
+}
+
+/// Year, month, day, hour, minute and second, in UTC, of nanoseconds since 1970. Counts years from a March,
+/// so that the day that leap years add is the last of a year.
+pub fn utc(time: i64) -> [i64; 6] {
+    let seconds = time.div_euclid(1_000_000_000);
+    let (days, second) = (seconds.div_euclid(86_400) + 719_468, seconds.rem_euclid(86_400));
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    [era * 400 + year + next, month, day, second / 3600, second / 60 % 60, second % 60]
 }
 
 /// Writes bytes as a string: UTF-8 as it is, `\` as `\\`, other bytes as `\xNN`.

@@ -16,6 +16,9 @@ pub const XATTR_NAME_LIMIT: usize = 255;
 /// The largest value of an extended attribute, in bytes.
 pub const XATTR_VALUE_LIMIT: usize = 64 * 1024;
 
+/// The longest name of a machine that a record carries, in bytes.
+pub const HOST_LIMIT: usize = 64;
+
 /// Whether a directory may hold this name.
 pub fn check_name(name: &[u8]) -> Result<(), Refusal> {
     let wrong = name.is_empty()

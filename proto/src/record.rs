@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     Acl, Dot, Fid, INLINE_LIMIT, Malformed, Name, Past,
     id::{optional, required},
-    name::{NAME_LIMIT, TARGET_LIMIT, XATTR_NAME_LIMIT, XATTR_VALUE_LIMIT},
+    name::{HOST_LIMIT, NAME_LIMIT, TARGET_LIMIT, XATTR_NAME_LIMIT, XATTR_VALUE_LIMIT},
     wire,
 };
 
@@ -24,6 +24,8 @@ pub struct Record {
     pub bases: Vec<Base>,
     /// Made apart: a taken name gets a second binding instead of `EXISTS`.
     pub logged: bool,
+    /// The author's machine, for people.
+    pub host: String,
     /// What it does.
     pub op: Op,
 }
@@ -138,6 +140,7 @@ impl From<&Record> for wire::Record {
                 .map(|base| wire::Base { fid: Some(base.fid.into()), past: Some((&base.past).into()) })
                 .collect(),
             logged: record.logged,
+            host: record.host.clone(),
             op: Some(record.op.clone().into()),
         }
     }
@@ -243,6 +246,7 @@ impl TryFrom<wire::Record> for Record {
             time: record.time,
             bases: bases.into_iter().map(|(fid, past)| Base { fid, past }).collect(),
             logged: record.logged,
+            host: host(record.host)?,
             op: record.op.ok_or_else(|| Malformed::new("record", "no operation that we know"))?.try_into()?,
         })
     }
@@ -324,6 +328,14 @@ impl TryFrom<wire::record::Op> for Op {
             W::SetAcl(op) => Op::SetAcl { fid: required(op.fid, "fid")?, acl: required(op.acl, "ACL")? },
             W::SetQuota(op) => Op::SetQuota { fid: required(op.fid, "fid")?, min: op.min, max: op.max },
         })
+    }
+}
+
+/// The name of a machine, for people's eyes.
+pub fn host(name: String) -> Result<String, Malformed> {
+    match name.len() <= HOST_LIMIT {
+        true => Ok(name),
+        false => Err(Malformed::new("host", format!("{} bytes", name.len()))),
     }
 }
 

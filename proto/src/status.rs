@@ -4,7 +4,7 @@ use crate::{
     Dot, Fid, Malformed, Past, Rights,
     id::required,
     name::{TARGET_LIMIT, XATTR_NAME_LIMIT},
-    record::hash,
+    record::{hash, host},
     wire,
 };
 
@@ -28,6 +28,8 @@ pub struct Sibling {
     pub hash: [u8; 32],
     /// Modification time in nanoseconds since 1970.
     pub mtime: i64,
+    /// The machine on which it was made, for people.
+    pub host: String,
 }
 
 /// An object's attributes and version.
@@ -69,6 +71,10 @@ pub struct Status {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// People must decide something here.
     pub marked: bool,
+    /// The machine on which the object was made, for people.
+    pub host: String,
+    /// When, by that machine's clock; 0: nobody knows.
+    pub made: i64,
 }
 
 /// One binding of a directory.
@@ -121,6 +127,7 @@ impl From<&Sibling> for wire::Sibling {
             length: sibling.length,
             hash: sibling.hash.to_vec().into(),
             mtime: sibling.mtime,
+            host: sibling.host.clone(),
         }
     }
 }
@@ -132,6 +139,7 @@ impl TryFrom<wire::Sibling> for Sibling {
             length: sibling.length,
             hash: hash(&sibling.hash)?,
             mtime: sibling.mtime,
+            host: host(sibling.host)?,
         })
     }
 }
@@ -184,6 +192,8 @@ impl From<&Status> for wire::Status {
                 .map(|(name, value)| wire::Xattr { name: name.clone().into(), value: value.clone().into() })
                 .collect(),
             marked: status.marked,
+            host: status.host.clone(),
+            made: status.made,
         }
     }
 }
@@ -213,6 +223,8 @@ impl TryFrom<wire::Status> for Status {
             lamport: status.lamport,
             xattrs: status.xattrs.into_iter().map(|x| (x.name.into(), x.value.into())).collect(),
             marked: status.marked,
+            host: host(status.host)?,
+            made: status.made,
         })
     }
 }

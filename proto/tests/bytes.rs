@@ -61,6 +61,7 @@ fn real_messages() -> Vec<Vec<u8>> {
             time: 1,
             bases: op.touches().into_iter().filter_map(seen).collect(),
             logged: index % 2 == 0,
+            host: String::new(),
             op,
         };
         apply(&mut replica, &record).unwrap();

@@ -122,6 +122,7 @@ impl Server {
             Body::Upload(piece) => self.upload(caller, piece, bulk).await,
             Body::Apply(apply) => self.apply(caller, apply).await,
             Body::Repair(repair) => self.repair(caller, repair).await,
+            Body::ListConflicts(list) => self.list_conflicts(caller, &list),
             Body::Resolve(resolve) => self.resolve(caller, resolve).await,
             Body::Meet(meet) => self.meet(caller, &meet),
             Body::Cop2Only(_) => plain(response::Body::Done(wire::Done {})),

@@ -67,6 +67,7 @@ pub fn mount(below: VolumeId, as_name: &str, name: &str, count: u32) -> Record {
         time: 0,
         bases: vec![Base { fid: root, past: Past::of(seen) }],
         logged: false,
+        host: String::new(),
         op: Op::Symlink {
             parent: root,
             name: as_name.as_bytes().to_vec(),

@@ -39,6 +39,7 @@ pub fn status_of(view: &View<'_>, head: &Head, who: Identity) -> Result<Option<S
         Kind::Symlink => (head.target.len() as u64, shown.count() as u32),
         Kind::File => (head.shown_sibling().map_or(0, |sibling| sibling.length), shown.count() as u32),
     };
+    let (host, made) = head.made();
     let places = places.iter().map(|binding| binding.lamport()).max().unwrap_or(0);
     Ok(Some(Status {
         fid,
@@ -59,5 +60,7 @@ pub fn status_of(view: &View<'_>, head: &Head, who: Identity) -> Result<Option<S
         lamport: head.lamport().max(places).max(view.listing_lamport(fid)?),
         xattrs: head.xattrs(),
         marked: head.marked,
+        host,
+        made,
     }))
 }

@@ -229,6 +229,7 @@ async fn a_killed_server_has_what_it_answered() {
         time: 1,
         bases: vec![coda_proto::Base { fid: root, past }],
         logged: false,
+        host: String::new(),
         op: Op::MakeDir {
             parent: root,
             name: b"kept".to_vec(),

@@ -104,7 +104,11 @@ impl Cache {
                         return Ok(());
                     }
                     let drops = objects && !candidate.has_children;
-                    if !ground.may_go(candidate.id) || !(drops || (!objects && candidate.row.data.is_some()))
+                    // What people want to have here is let go for nothing else.
+                    let hoarded = ground.store.is_hoarded(candidate.id)?;
+                    if hoarded
+                        || !ground.may_go(candidate.id)
+                        || !(drops || (!objects && candidate.row.data.is_some()))
                     {
                         kept += 1;
                         continue;

@@ -49,6 +49,7 @@ mod tests {
             time: 0,
             bases: vec![Base { fid, past }],
             logged: true,
+            host: String::new(),
             op: Op::SetAttr { fid, mode: Some(0o600), owner: None, group: None, mtime: None },
         }
     }

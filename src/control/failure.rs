@@ -12,9 +12,8 @@ pub fn failure(what: &str, error: &Error) -> Failure {
             (Disconnected, "`cfs status` says why; `cfs checkservers` tries them again now")
         }
         Error::NotFound(_) | Error::Gone(_) => (NotFound, ""),
-        Error::Conflict(_) => {
-            (Conflict, "`cfs getfid` names the versions; remove or rename the ones not wanted")
-        }
+        Error::Conflict(_) => (Conflict, "`cfs conflicts` lists the versions, `cfs resolve` decides"),
+        Error::Undecided(_) => (Conflict, ""),
         Error::Access(_) => (Denied, "`cfs listacl` of the directory shows who may do what"),
         Error::Exists(_) => (Exists, ""),
         Error::NotEmpty(_) => (Active, "empty the directory first"),

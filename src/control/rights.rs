@@ -43,8 +43,18 @@ fn concerns_objects(request: &Request) -> bool {
         | GetAcl { .. }
         | SetAcl { .. }
         | SetQuota { .. }
-        | Reintegrate { .. } => true,
-        Strength { .. }
+        | Reintegrate { .. }
+        | Conflicts { .. }
+        | Undo { .. }
+        | Resolve { .. } => true,
+        HoardAdd { .. }
+        | HoardDelete { .. }
+        | HoardClear { .. }
+        | HoardList { .. }
+        | HoardWalk
+        | HoardVerify
+        | HoardSwitch { .. }
+        | Strength { .. }
         | FlushCache
         | ListCache { .. }
         | Disconnect { .. }

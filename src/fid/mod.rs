@@ -11,6 +11,9 @@ use crate::venus::face::ObjectId;
 /// The volume that exists on this machine only.
 pub const LOCAL_VOLUME: VolumeId = VolumeId(0xff00_0001);
 
+/// The volume of the versions that venus shows beside a name in conflict.
+pub const VERSIONS: VolumeId = VolumeId(0xff00_0002);
+
 /// What `/coda` is.
 pub const CODA: ObjectId = ObjectId { realm: 0, fid: Fid { volume: LOCAL_VOLUME, vnode: 1, unique: 1 } };
 

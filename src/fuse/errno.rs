@@ -14,6 +14,8 @@ pub fn number(error: &Error) -> i32 {
         Error::Disconnected(_) => libc::ETIMEDOUT,
         Error::NotFound(_) | Error::Gone(_) | Error::UnknownRealm(_) => libc::ENOENT,
         Error::Conflict(_) => libc::EIO,
+        // Not EIO: nothing is broken, and programs say "not permitted" or "read-only".
+        Error::Undecided(_) => libc::EPERM,
         Error::Access(_) => libc::EACCES,
         Error::Exists(_) => libc::EEXIST,
         Error::NotEmpty(_) => libc::ENOTEMPTY,

@@ -11,7 +11,7 @@ use futures::{StreamExt, stream};
 
 use super::{Core, Result, locked, unexpected};
 use crate::{
-    cache::{self, View},
+    cache::{self, Reserved, View},
     env::{Container, Priority},
     error::Error,
     replica::{AskError, Group},
@@ -76,9 +76,6 @@ impl Core {
     pub(crate) async fn contents_held(&self, id: ObjectId) -> Result<View> {
         for attempt in 0..ATTEMPTS {
             let view = self.current_held(id, Vec::new()).await?;
-            if view.row.status.in_conflict() {
-                return Err(Error::Conflict(id.fid));
-            }
             if view.row.has_contents() || view.gone {
                 return Ok(view);
             }
@@ -108,8 +105,19 @@ impl Core {
 
     /// Fetches one version; answers false where the members no longer have it.
     async fn fetch(&self, id: ObjectId, view: &View, sibling: &Sibling) -> Result<bool> {
+        let Some((scratch, _room)) = self.fetched(id, sibling).await? else { return Ok(false) };
+        self.install(id, view, scratch, sibling.length)?;
+        Ok(true)
+    }
+
+    /// One version of a file in a container of its own; `None` where the members no longer have it.
+    pub(crate) async fn fetched(
+        &self,
+        id: ObjectId,
+        sibling: &Sibling,
+    ) -> Result<Option<(Scratch<'_>, Reserved)>> {
         let (realm, group) = self.group(id).await?;
-        let _room = self.cache.reserve(id, sibling.length)?;
+        let room = self.cache.reserve(id, sibling.length)?;
         let scratch = self.scratch()?;
         let mut hasher = blake3::Hasher::new();
         let starts = (0..sibling.length).step_by(PIECE as usize);
@@ -120,7 +128,7 @@ impl Core {
         .buffered(IN_FLIGHT);
         let mut offset = 0;
         while let Some(piece) = pieces.next().await {
-            let Some(bytes) = piece? else { return Ok(false) };
+            let Some(bytes) = piece? else { return Ok(None) };
             hasher.update(&bytes);
             scratch.container.write_at(offset, &bytes).map_err(|error| cache::io(id.fid, error))?;
             offset += bytes.len() as u64;
@@ -130,8 +138,7 @@ impl Core {
         }
         drop(pieces);
         self.say("fetch", format!("Fetched {}@{realm}, {} bytes", id.fid, sibling.length));
-        self.install(id, view, scratch, sibling.length)?;
-        Ok(true)
+        Ok(Some((scratch, room)))
     }
 
     /// One piece, from whichever member gives it; `None` where the version is gone.
@@ -145,7 +152,7 @@ impl Core {
         length: u64,
     ) -> Result<Option<Bytes>> {
         let body = wire::request::Body::Fetch(wire::Fetch {
-            fid: Some(id.fid.into()),
+            fid: Some(self.served(id).fid.into()),
             dot: Some(sibling.dot.into()),
             offset,
             length: length as u32,

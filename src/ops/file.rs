@@ -64,6 +64,9 @@ impl Core {
         {
             return Err(Error::Access(id.fid.to_string()));
         }
+        if writes && view.row.status.in_conflict() {
+            return Err(Error::Undecided(self.name_of(id, &view)));
+        }
         let file = match self.shared(&view) {
             Some(file) => file,
             None if mode.truncate => self.emptied(id)?,
@@ -314,7 +317,8 @@ impl Core {
         let is_current = view.row.data.is_some_and(|data| data.container == file.name);
         let replaced = base.past.clone();
         let make = |stamp: &Stamp| {
-            let sibling = Sibling { dot: stamp.dot, length, hash: reading.hash, mtime };
+            let host = stamp.host.clone();
+            let sibling = Sibling { dot: stamp.dot, length, hash: reading.hash, mtime, host };
             let row = updated(&view.row, stamp, |status| {
                 status.siblings.retain(|old| !replaced.covers(old.dot));
                 status.siblings.insert(0, sibling);

@@ -15,6 +15,11 @@ use crate::{
 
 /// Entries of one page.
 const PAGE: u32 = 4096;
+/// Entries of which it is looked whether they have several versions; more can be listed, and say so when
+/// they are looked at.
+const LOOKED_AT: usize = 4096;
+/// Objects asked for at once.
+const AT_ONCE: usize = 256;
 /// Attempts to read a directory that changes meanwhile.
 const ATTEMPTS: usize = 5;
 
@@ -141,10 +146,10 @@ impl Core {
             return Err(Error::Access(dir.fid.to_string()));
         }
         let entries = self.cache.store(|store| store.entries(dir))?;
-        self.know_links(dir, &entries).await;
-        let shown = path::shown(entries);
+        self.know(dir, &entries).await;
+        let shown = path::shown(entries, |fid| self.made(dir.realm, fid));
         let mut lines = Vec::with_capacity(shown.len());
-        for (name, entry) in shown {
+        for (index, (name, entry)) in shown.into_iter().enumerate() {
             let id = ObjectId { realm: dir.realm, fid: entry.fid };
             let (id, kind) = match entry.kind {
                 coda_proto::Kind::File => (id, NodeKind::File),
@@ -154,24 +159,42 @@ impl Core {
                     None => (id, NodeKind::Symlink),
                 },
             };
+            let beside = match entry.kind {
+                coda_proto::Kind::File if index < LOOKED_AT => self.versions_beside(id, &name)?,
+                _ => Vec::new(),
+            };
             lines.push(DirLine { name, id, kind });
+            lines.extend(beside.into_iter().map(|(name, id)| DirLine { name, id, kind: NodeKind::File }));
         }
         Ok(lines.into())
     }
 
-    /// Brings in the statuses of symbolic links, to tell which of them are mount points.
-    async fn know_links(&self, dir: ObjectId, entries: &[Entry]) {
-        let unknown: Vec<_> = entries
-            .iter()
-            .filter(|entry| entry.kind == coda_proto::Kind::Symlink)
-            .map(|entry| ObjectId { realm: dir.realm, fid: entry.fid })
-            .filter(|id| matches!(self.cache.view(*id), Ok(None)))
+    /// Brings in what a listing needs beyond names: which symbolic links are mount points, and which files
+    /// have several versions. What cannot be had is listed by what is cached.
+    async fn know(&self, dir: ObjectId, entries: &[Entry]) {
+        let id = |entry: &Entry| ObjectId { realm: dir.realm, fid: entry.fid };
+        let contested: std::collections::BTreeSet<&[u8]> = (entries.windows(2))
+            .filter(|pair| pair[0].name == pair[1].name)
+            .map(|pair| pair[0].name.as_slice())
             .collect();
-        for some in unknown.chunks(64) {
+        let wanted = |entry: &&Entry| match (entry.kind, self.cache.view(id(entry))) {
+            (_, Ok(None)) if contested.contains(entry.name.as_slice()) => true,
+            (coda_proto::Kind::Symlink, Ok(None)) => true,
+            (coda_proto::Kind::File, Ok(view)) => {
+                view.is_none_or(|view| !view.stands() && view.open.is_none())
+            }
+            _ => false,
+        };
+        let unknown: Vec<_> = entries.iter().take(LOOKED_AT).filter(wanted).map(id).collect();
+        for some in unknown.chunks(AT_ONCE) {
+            if some.len() as u64 > self.cache.space().objects_free {
+                return;
+            }
             let along = some[1..].iter().map(|id| id.fid).collect();
             let _held = self.cache.locks.hold([some[0]]).await;
-            if self.refresh(some[0], along).await.is_err() {
-                return;
+            match self.refresh(some[0], along).await {
+                Ok(()) | Err(Error::Gone(_)) => {}
+                Err(_) => return,
             }
         }
     }

@@ -14,11 +14,11 @@
 
 mod acl;
 mod attributes;
-mod contents;
+pub(crate) mod contents;
 mod file;
 mod heard;
 mod listing;
-mod names;
+pub(crate) mod names;
 pub(crate) mod path;
 mod restart;
 mod seals;
@@ -30,17 +30,19 @@ pub use names::Removal;
 pub(crate) use restart::digest;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, Weak},
 };
 
-use coda_proto::{Fid, ServerId, VolumeId, wire};
+use coda_proto::{Dot, Fid, ServerId, VolumeId, wire};
 
 use crate::{
     cache::{Cache, OpenFile, View},
+    conflict::versions::VersionOf,
     env::{Answer, BoxFuture, Env, Priority},
     error::Error,
     events::Events,
+    hoard::Hoard,
     reintegration::Outbox,
     replica::{AskError, Group, Peers, VolumeKey},
     venus::face::{Attr, Caller, NodeKind, ObjectId},
@@ -57,6 +59,8 @@ pub struct Core {
     pub(crate) cache: Arc<Cache>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) events: Arc<Events>,
+    /// This machine's name, for people.
+    pub(crate) host: String,
     me: Weak<Core>,
     realms: Mutex<Realms>,
     pub(crate) outboxes: Mutex<HashMap<(u32, VolumeId), Arc<Outbox>>>,
@@ -64,6 +68,12 @@ pub struct Core {
     handles: Mutex<Handles>,
     resolving: Mutex<BTreeSet<(u32, Fid)>>,
     prefetching: Mutex<HashMap<ObjectId, contents::Misses>>,
+    /// What the versions are of that venus shows beside names.
+    pub(crate) versions: Mutex<BTreeMap<ObjectId, VersionOf>>,
+    /// The state of hoarding.
+    pub(crate) hoard: Mutex<Hoard>,
+    /// Sets of versions that were looked at whether a rule merges them.
+    pub(crate) merging: Mutex<BTreeSet<(ObjectId, Vec<Dot>)>>,
 }
 
 #[derive(Default)]
@@ -88,6 +98,11 @@ pub(crate) struct Handle {
     pub write: bool,
 }
 
+/// A machine's name as records carry it: short.
+fn host_name(full: &str) -> String {
+    full.split('.').next().unwrap_or_default().chars().take(15).collect()
+}
+
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no holder panics")
 }
@@ -99,6 +114,7 @@ impl Core {
         cache: Arc<Cache>,
         peers: Arc<Peers>,
         events: Arc<Events>,
+        host: &str,
     ) -> Result<Arc<Core>> {
         let mut realms = Realms::default();
         for (number, name) in cache.store(|store| store.realms())? {
@@ -110,6 +126,7 @@ impl Core {
             cache,
             peers,
             events,
+            host: host_name(host),
             me: me.clone(),
             realms: Mutex::new(realms),
             outboxes: Mutex::default(),
@@ -117,6 +134,9 @@ impl Core {
             handles: Mutex::default(),
             resolving: Mutex::default(),
             prefetching: Mutex::default(),
+            versions: Mutex::default(),
+            hoard: Mutex::default(),
+            merging: Mutex::default(),
         }))
     }
 
@@ -169,6 +189,7 @@ impl Core {
         if id.realm == 0 {
             return Err(Error::ReadOnly("/coda".into()));
         }
+        let id = self.served(id);
         let realm = self.realm_name(id.realm)?;
         let group = self.peers.volume(&realm, VolumeKey::Id(id.fid.volume)).await;
         Ok((realm, group?))

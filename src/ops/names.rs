@@ -10,6 +10,7 @@ use coda_proto::{Dot, Entry, Fid, Kind, Op, Past, Rights, Status, check_name};
 use super::{Core, Result, locked, path::text};
 use crate::{
     cache::View,
+    conflict::{Choice, Keep, names, versions::Named},
     env::Priority,
     error::Error,
     fid::CODA,
@@ -112,6 +113,7 @@ impl Core {
     /// Makes an object under a new name.
     pub(crate) async fn make(&self, dir: ObjectId, name: &[u8], birth: Birth<'_>) -> Result<View> {
         check(dir, name)?;
+        self.not_a_version(dir, name).await?;
         let birth = &birth;
         let child = self.retried(dir, name, || self.make_once(dir, name, birth)).await?;
         self.cache.view(child)?.ok_or(Error::Gone(child.fid))
@@ -202,6 +204,7 @@ impl Core {
     /// Gives a file one more name in its directory.
     pub(crate) async fn link(&self, who: Caller, id: ObjectId, dir: ObjectId, name: &[u8]) -> Result<Attr> {
         check(dir, name)?;
+        self.not_a_version(dir, name).await?;
         self.retried(dir, name, || self.link_once(id, dir, name)).await?;
         Ok(self.attr(&self.current(id).await?, who))
     }
@@ -247,8 +250,45 @@ impl Core {
     /// Removes a name.
     pub(crate) async fn remove(&self, dir: ObjectId, name: &[u8], what: Removal) -> Result<()> {
         check(dir, name)?;
-        self.retried(dir, name, || self.remove_once(dir, name, what)).await?;
-        Ok(())
+        match self.retried(dir, name, || self.remove_once(dir, name, what)).await {
+            // Of a file with several versions, the one goes that the name shows.
+            Err(Error::Undecided(_)) if what == Removal::File => self.remove_version(dir, name).await,
+            Err(Error::NotFound(_)) if names::split(name).is_some() && what == Removal::File => {
+                self.remove_version(dir, name).await
+            }
+            outcome => outcome.map(drop),
+        }
+    }
+
+    /// Removes one of several versions of a file: by its own name, or the one that the plain name shows.
+    async fn remove_version(&self, dir: ObjectId, name: &[u8]) -> Result<()> {
+        if let Some(entry) = self.entry(dir, name)? {
+            let file = ObjectId { realm: dir.realm, fid: entry.fid };
+            let view = self.current(file).await?;
+            let shown = view.row.shown().ok_or_else(|| Error::NotFound(text(name)))?;
+            return self.decide(file, Keep::Without(shown)).await.map(drop);
+        }
+        match self.version_named(dir, name).await? {
+            Some(Named::Other(_, of)) => self.decide(of.file, Keep::Without(of.dot)).await.map(drop),
+            Some(Named::Shown(file)) => {
+                let plain = self.cache.store(|store| store.name_in(dir, file.fid))?;
+                let plain = plain.ok_or_else(|| Error::NotFound(text(name)))?;
+                Box::pin(self.remove(dir, &plain, Removal::File)).await
+            }
+            None => Err(Error::NotFound(text(name))),
+        }
+    }
+
+    /// A name that shows a version cannot be given to something else.
+    async fn not_a_version(&self, dir: ObjectId, name: &[u8]) -> Result<()> {
+        if names::split(name).is_none() {
+            return Ok(());
+        }
+        self.directory(dir).await?;
+        match self.version_named(dir, name).await? {
+            Some(Named::Other(..)) => Err(Error::Exists(text(name))),
+            _ => Ok(()),
+        }
     }
 
     async fn remove_once(
@@ -269,6 +309,9 @@ impl Core {
         let child = self.current_held(id, Vec::new()).await?;
         let status = &child.row.status;
         let is_dir = status.kind == Kind::Directory;
+        if status.in_conflict() && !child.gone {
+            return Err(Error::Undecided(text(name)).into());
+        }
         match what {
             Removal::File | Removal::Mount if is_dir => return Err(Error::IsDirectory(text(name)).into()),
             Removal::Directory if self.is_mount(status) => {
@@ -314,7 +357,7 @@ impl Core {
     /// What a name is bound to.
     async fn bound(&self, dir: ObjectId, name: &[u8]) -> Result<Entry> {
         self.directory(dir).await?;
-        self.entry(dir, name)?.ok_or_else(|| Error::NotFound(text(name)))
+        self.entry_known(dir, name).await?.ok_or_else(|| Error::NotFound(text(name)))
     }
 
     /// Moves a name.
@@ -330,7 +373,25 @@ impl Core {
         if from.0.realm != to.0.realm || from.0.fid.volume != to.0.fid.volume {
             return Err(Error::CrossDirectory(text(from.1)));
         }
-        self.retried(from.0, from.1, || self.rename_once(from, to, mode)).await
+        self.not_a_version(to.0, to.1).await?;
+        match self.retried(from.0, from.1, || self.rename_once(from, to, mode)).await {
+            Err(Error::NotFound(_)) if names::split(from.1).is_some() => self.take_version(from, to).await,
+            outcome => outcome,
+        }
+    }
+
+    /// A version that is renamed to the plain name is the one that people want. To any other name it can
+    /// only be copied.
+    async fn take_version(&self, from: (ObjectId, &[u8]), to: (ObjectId, &[u8])) -> Result<()> {
+        let Some(Named::Other(_, of)) = self.version_named(from.0, from.1).await? else {
+            return Err(Error::NotFound(text(from.1)));
+        };
+        match self.entry(to.0, to.1)? {
+            Some(entry) if from.0 == to.0 && entry.fid == of.file.fid => {
+                self.decide(of.file, Keep::Chosen(Choice::Version(of.dot))).await.map(drop)
+            }
+            _ => Err(Error::CrossDirectory(text(from.1))),
+        }
     }
 
     async fn rename_once(
@@ -376,6 +437,7 @@ impl Core {
                     (true, true) if !self.is_known_empty(over).await? => {
                         return Err(Error::NotEmpty(text(to_name)).into());
                     }
+                    _ if view.row.status.in_conflict() => return Err(Error::Undecided(text(to_name)).into()),
                     _ if self.is_covered(over) => return Err(Error::Busy(text(to_name)).into()),
                     _ => Some((taken.clone(), view)),
                 }
@@ -483,6 +545,8 @@ fn newborn(parent: &Status, fid: Fid, birth: &Birth, stamp: &Stamp) -> Status {
         lamport: stamp.lamport,
         xattrs: Vec::new(),
         marked: false,
+        host: stamp.host.clone(),
+        made: stamp.time,
     }
 }
 

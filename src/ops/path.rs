@@ -5,10 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use coda_proto::{Entry, Fid, Kind, Rights, Status};
+use coda_proto::{Author, Dot, Entry, Fid, Kind, Rights, Status};
 
 use super::{Core, Result, is_disconnected, locked};
 use crate::{
+    conflict::{
+        names::{self, Made},
+        versions::Named,
+    },
     error::Error,
     fid::CODA,
     realm,
@@ -18,8 +22,6 @@ use crate::{
 
 /// Siblings whose status is asked for along with a missing one.
 const ALONG: usize = 63;
-/// Between a name that is taken and the author of a further binding of it.
-const CONFLICT: &[u8] = b".conflict-";
 
 /// Which volume's root shows where.
 #[derive(Default)]
@@ -94,25 +96,38 @@ pub(crate) fn mount_target(status: &Status) -> Option<(String, Option<String>)> 
     (!volume.is_empty() || realm.is_some()).then(|| (volume.to_owned(), realm))
 }
 
-/// The names under which bindings show: of several with one name, the smallest dot keeps it.
-pub(crate) fn shown(entries: Vec<Entry>) -> Vec<(Vec<u8>, Entry)> {
+/// The names under which bindings show: of several with one name, the smallest dot keeps it. `made`: on
+/// which machine an object was made, and when.
+pub(crate) fn shown(entries: Vec<Entry>, made: impl Fn(Fid) -> (String, i64)) -> Vec<(Vec<u8>, Entry)> {
     let mut names: BTreeMap<Vec<u8>, Vec<Entry>> = BTreeMap::new();
     for entry in entries {
         names.entry(entry.name.clone()).or_default().push(entry);
     }
     let mut shown = Vec::new();
     for (name, mut entries) in names {
+        if entries.len() == 1 {
+            shown.extend(entries.pop().map(|entry| (name, entry)));
+            continue;
+        }
         entries.sort_by_key(|entry| entry.dot);
-        for (index, entry) in entries.into_iter().enumerate() {
-            let name = if index == 0 { name.clone() } else { beside(&name, &entry) };
+        let fids: Vec<Fid> = entries.iter().map(|entry| entry.fid).collect();
+        let labels = labels_of(&fids, &made);
+        for (index, (entry, label)) in entries.into_iter().zip(labels).enumerate() {
+            let name = if index == 0 { name.clone() } else { names::beside(&name, &label) };
             shown.push((name, entry));
         }
     }
     shown
 }
 
-fn beside(name: &[u8], entry: &Entry) -> Vec<u8> {
-    [name, CONFLICT, entry.dot.author.to_string().as_bytes()].concat()
+/// What tells several objects of one name apart.
+pub(crate) fn labels_of(fids: &[Fid], made: impl Fn(Fid) -> (String, i64)) -> Vec<String> {
+    let facts: Vec<(String, i64)> = fids.iter().map(|fid| made(*fid)).collect();
+    let birth = |fid: &Fid| Dot::new(Author(fid.unique), fid.vnode.into());
+    let made: Vec<Made> = (fids.iter().zip(&facts))
+        .map(|(fid, (host, time))| Made { host, time: *time, dot: birth(fid) })
+        .collect();
+    names::labels(&made)
 }
 
 impl Core {
@@ -129,7 +144,12 @@ impl Core {
         if !view.row.status.my_rights.has(Rights::LOOKUP) {
             return Err(Error::Access(text(name)));
         }
-        let entry = self.entry(dir, name)?.ok_or_else(|| Error::NotFound(text(name)))?;
+        let Some(entry) = self.entry_known(dir, name).await? else {
+            return match self.version_named(dir, name).await? {
+                Some(Named::Shown(id) | Named::Other(id, _)) => Ok(self.attr(&self.current(id).await?, who)),
+                None => Err(Error::NotFound(text(name))),
+            };
+        };
         let id = ObjectId { realm: dir.realm, fid: entry.fid };
         let found = self.current_along(id, || self.siblings(dir, name)).await?;
         match self.mounted(dir, name, id, &found.row.status).await? {
@@ -143,12 +163,38 @@ impl Core {
         if let Some(first) = self.cache.named(dir, name)?.into_iter().next() {
             return Ok(Some(first));
         }
-        let Some(split) = name.windows(CONFLICT.len()).rposition(|part| part == CONFLICT) else {
+        let Some((plain, label)) = names::split(name) else { return Ok(None) };
+        let bound = self.cache.named(dir, plain)?;
+        if bound.len() < 2 {
             return Ok(None);
-        };
-        let plain = &name[..split];
-        let others = self.cache.named(dir, plain)?.into_iter().skip(1);
-        Ok(others.into_iter().find(|entry| beside(plain, entry) == name))
+        }
+        let fids: Vec<Fid> = bound.iter().map(|entry| entry.fid).collect();
+        let labels = labels_of(&fids, |fid| self.made(dir.realm, fid));
+        let is_named = |text: &String| text.as_bytes() == label || names::beside(plain, text) == name;
+        let found = labels.iter().skip(1).position(is_named);
+        Ok(found.and_then(|at| bound.into_iter().nth(at + 1)))
+    }
+
+    /// The same, after what names of versions are made from has been brought in.
+    pub(crate) async fn entry_known(&self, dir: ObjectId, name: &[u8]) -> Result<Option<Entry>> {
+        if let Some(entry) = self.entry(dir, name)? {
+            return Ok(Some(entry));
+        }
+        let Some((plain, _)) = names::split(name) else { return Ok(None) };
+        let bound = self.cache.named(dir, plain)?;
+        if bound.len() < 2 {
+            return Ok(None);
+        }
+        for entry in bound {
+            Box::pin(self.current(ObjectId { realm: dir.realm, fid: entry.fid })).await?;
+        }
+        self.entry(dir, name)
+    }
+
+    /// On which machine an object was made, and when, as far as that is cached.
+    pub(crate) fn made(&self, realm: u32, fid: Fid) -> (String, i64) {
+        let view = self.cache.view(ObjectId { realm, fid }).ok().flatten();
+        view.map(|view| (view.row.status.host.clone(), view.row.status.made)).unwrap_or_default()
     }
 
     /// Entries behind `name` whose status is not known: whoever looks one up will want the next.
@@ -297,7 +343,7 @@ pub(crate) fn text(name: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use coda_proto::{Author, Dot, VolumeId};
+    use coda_proto::VolumeId;
 
     use super::*;
 
@@ -312,9 +358,10 @@ mod tests {
 
     #[test]
     fn of_several_bindings_the_smallest_dot_keeps_the_name() {
-        let shown = shown(vec![entry("a", 2, 9), entry("a", 2, 3), entry("b", 4, 9)]);
+        let made = |fid: Fid| (format!("host{}", fid.unique), 0);
+        let shown = shown(vec![entry("a", 2, 9), entry("a", 2, 3), entry("b", 4, 9)], made);
         let names: Vec<String> = shown.iter().map(|(name, _)| text(name)).collect();
-        assert_eq!(names, ["a", "a.conflict-0000000000000009", "b"]);
+        assert_eq!(names, ["a", "a.conflict-host9-19700101T000000", "b"]);
         assert_eq!(shown[0].1.dot.author, Author(3));
     }
 

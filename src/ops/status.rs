@@ -12,6 +12,7 @@ use crate::{
         seal::Stamps,
         validity::Mark,
     },
+    conflict::versions::is_version,
     env::Priority,
     error::Error,
     replica::{AskError, Group},
@@ -42,6 +43,9 @@ impl Core {
         id: ObjectId,
         along: impl FnOnce() -> Vec<Fid> + Send,
     ) -> Result<View> {
+        if is_version(id) {
+            return self.version(id).await;
+        }
         match self.cache.view(id)? {
             Some(view) if view.stands() => return Ok(view),
             _ => {}
@@ -52,6 +56,9 @@ impl Core {
 
     /// The same, for a caller that holds the object's lock.
     pub(crate) async fn current_held(&self, id: ObjectId, along: Vec<Fid>) -> Result<View> {
+        if is_version(id) {
+            return self.version(id).await;
+        }
         let cached = self.cache.view(id)?;
         match &cached {
             Some(view) if view.stands() => return Ok(view.clone()),
@@ -134,6 +141,9 @@ impl Core {
             let newest = |(server, _): &&(ServerId, &Status)| at.contains(server);
             let (_, status) = statuses.iter().find(newest).expect("the choice is among the answers");
             self.cache.learn(id, (*status).clone())?;
+            if status.in_conflict() {
+                self.merge_by_rule(id, status.siblings.iter().map(|sibling| sibling.dot).collect());
+            }
             let lagging = !stale.is_empty() || statuses.len() < said.len();
             let promised = statuses.iter().all(|(_, status)| status.promised);
             if lagging {

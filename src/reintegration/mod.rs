@@ -122,7 +122,7 @@ struct Waiting {
 type Fate = std::result::Result<Dot, Failure>;
 
 /// What a mutation is made with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Stamp {
     /// Its name.
     pub dot: Dot,
@@ -130,6 +130,8 @@ pub struct Stamp {
     pub lamport: u64,
     /// The clock.
     pub time: i64,
+    /// This machine, for people.
+    pub host: String,
     /// The fid of a file or symbolic link that it makes.
     pub file: Fid,
     /// The fid of a directory that it makes.

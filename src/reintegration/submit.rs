@@ -124,6 +124,7 @@ impl Core {
             dot,
             lamport: bases.iter().map(|seen| seen.lamport).max().unwrap_or(0) + 1,
             time: self.env.now(),
+            host: self.host.clone(),
             file: Fid::file(outbox.volume, author, count),
             directory: Fid::directory(outbox.volume, author, count),
         };
@@ -137,6 +138,7 @@ impl Core {
             time: stamp.time,
             bases: bases.into_iter().map(|seen| Base { fid: seen.fid, past: seen.past }).collect(),
             logged: logged.is_some(),
+            host: stamp.host,
             op,
         };
         if is_new {

@@ -134,7 +134,8 @@ mod tests {
         let fid = Fid { volume: VolumeId(0x7f00_0001), vnode: 2, unique: 9 };
         let op = Op::Store { fid, length, hash: [7; 32], mtime: 5, contents, mode: None };
         let dot = Dot::new(Author(9), id);
-        let record = Record { dot, lamport: 1, time: 1, bases: Vec::new(), logged: true, op };
+        let host = "laptop".into();
+        let record = Record { dot, lamport: 1, time: 1, bases: Vec::new(), logged: true, host, op };
         LogRow { id, realm: 1, exclusive: false, record, container, sent: false }
     }
 

@@ -7,6 +7,8 @@
 //!  entry    the bindings of cached directories
 //!  log      mutations that some member has yet to answer for
 //!  author   the authors this store has drawn
+//!  hoard    what people want to have here; `hoarded`: the objects that this makes
+//!  undo     what decisions took away, and the containers that keep it
 //! ```
 //!
 //! Nothing outside this folder writes SQL. A [`Change`] is one transaction; the log record of a mutation
@@ -14,13 +16,17 @@
 //! promised us anything.
 
 mod change;
+mod hoard;
 mod log;
 mod object;
 mod small;
+mod undo;
 
 pub use change::{Change, Edit};
+pub use hoard::{Reach, Wish};
 pub use log::LogRow;
 pub use object::{Data, Row};
+pub use undo::{Dropped, Undo};
 
 use std::path::Path;
 
@@ -112,10 +118,12 @@ impl Store {
         let steps = match version {
             0 => SCHEMA,
             1 => FROM_1,
-            _ => return Ok(Store { db }),
+            _ => "",
         };
         db.execute_batch(&format!("BEGIN; {steps} PRAGMA user_version = {VERSION}; COMMIT;"))
             .map_err(broken)?;
+        db.execute_batch(undo::TABLES).map_err(broken)?;
+        db.execute_batch(hoard::TABLES).map_err(broken)?;
         Ok(Store { db })
     }
 

@@ -313,7 +313,13 @@ impl Store {
 
     /// Whether an object or the log names this container.
     pub fn names_container(&self, container: u64) -> Result<bool> {
-        let mut ask = self.db.prepare_cached("SELECT 1 FROM object WHERE container = ?").map_err(broken)?;
+        let mut ask = self
+            .db
+            .prepare_cached(
+                "SELECT 1 FROM object WHERE container = ?1
+                 UNION ALL SELECT 1 FROM undo_container WHERE container = ?1",
+            )
+            .map_err(broken)?;
         Ok(ask.exists([container as i64]).map_err(broken)? || self.log_names_container(container)?)
     }
 }

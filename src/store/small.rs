@@ -1,5 +1,6 @@
 //! Realms' numbers and small values.
 
+use coda_proto::Author;
 use rusqlite::{OptionalExtension, params};
 
 use super::{Result, Store, broken};
@@ -23,6 +24,12 @@ impl Store {
             self.db.prepare_cached("SELECT number, name FROM realm ORDER BY number").map_err(broken)?;
         let rows = ask.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(broken)?;
         rows.collect::<rusqlite::Result<_>>().map_err(broken)
+    }
+
+    /// Whether this store drew the author: what it wrote was written here.
+    pub fn drew(&self, author: Author) -> Result<bool> {
+        let mut ask = self.db.prepare_cached("SELECT 1 FROM author WHERE author = ?").map_err(broken)?;
+        ask.exists([author.0 as i64]).map_err(broken)
     }
 
     /// Keeps a value.

@@ -100,8 +100,9 @@ impl Venus {
             ..PeersConfig::new(instance)
         };
         let peers = Peers::new(env.clone(), peers_config, known, told);
-        let core = Core::new(env.clone(), cache, peers, Arc::new(Events::default()))?;
+        let core = Core::new(env.clone(), cache, peers, Arc::new(Events::default()), &config.host)?;
         core.resume()?;
+        core.keep_hoarding()?;
         let listener = Arc::downgrade(&core);
         env.spawn(Box::pin(async move { listen(listener, hears).await }));
         Ok(Arc::new(Venus { core, forgets: Mutex::new(Some(forgets)), config }))

@@ -148,16 +148,23 @@ impl World {
 
     /// venus as a daemon, until its mount answers.
     pub fn start_venus(&mut self) {
+        self.venus = Some(self.venus_at("cache", &self.room.mount()));
+    }
+
+    /// A cache manager with a cache of its own, mounted there. Its socket is `CACHE.sock`, that of the first
+    /// one `venus.sock`.
+    pub fn venus_at(&self, cache: &str, mount: &Path) -> Process {
         let state = self.room.state();
+        let socket = if cache == "cache" { "venus.sock".to_owned() } else { format!("{cache}.sock") };
         let mut command = venus();
-        command.arg(format!("--mountpoint={}", self.room.mount().display()));
-        command.arg(format!("--cachedir={}", state.join("cache").display()));
+        command.arg(format!("--mountpoint={}", mount.display()));
+        command.arg(format!("--cachedir={}", state.join(cache).display()));
         command.arg(format!("--realmtab={}", state.join("realms").display()));
-        command.arg(format!("--controlsocket={}", state.join("venus.sock").display()));
+        command.arg(format!("--controlsocket={}", state.join(socket).display()));
         command.arg("--log=info").env("CODACONFPATH", &state);
-        self.venus = Some(Process(command.stdout(Stdio::null()).stderr(self.log("venus")).spawn().unwrap()));
-        let mount = self.room.mount();
-        support::soon("venus mounts", || is_mounted(&mount) && fs::metadata(&mount).is_ok());
+        let process = Process(command.stdout(Stdio::null()).stderr(self.log("venus")).spawn().unwrap());
+        support::soon("venus mounts", || is_mounted(mount) && fs::metadata(mount).is_ok());
+        process
     }
 
     pub fn venus(&mut self) -> &mut Process {

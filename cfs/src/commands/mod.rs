@@ -5,6 +5,7 @@ use crate::{Talk, args::Args, exit::Stop};
 mod acl;
 mod checkservers;
 mod checkvolumes;
+mod conflicts;
 mod disconnect;
 mod events;
 mod flushcache;
@@ -15,18 +16,21 @@ mod getfid;
 mod getmountpoint;
 mod getpath;
 mod help;
+mod hoard;
 mod listacl;
 mod listcache;
 mod listvol;
 mod lsmount;
 mod mkmount;
 mod reconnect;
+mod resolve;
 mod rmmount;
 mod setacl;
 mod setquota;
 mod setup;
 mod status;
 mod strong;
+mod undo;
 mod whereis;
 
 /// One subcommand.
@@ -50,6 +54,7 @@ pub const COMMANDS: &[&Command] = &[
     &checkvolumes::COMMAND,
     &setup::CLIENT,
     &events::CODACON,
+    &conflicts::COMMAND,
     &disconnect::COMMAND,
     &events::COMMAND,
     &flushcache::COMMAND,
@@ -60,21 +65,33 @@ pub const COMMANDS: &[&Command] = &[
     &getmountpoint::COMMAND,
     &getpath::COMMAND,
     &help::COMMAND,
+    &hoard::COMMAND,
     &listacl::COMMAND,
     &listcache::COMMAND,
     &listvol::COMMAND,
     &lsmount::COMMAND,
     &mkmount::COMMAND,
+    &hoard::PIN,
+    &hoard::PREFLIGHT,
     &reconnect::COMMAND,
+    &resolve::COMMAND,
     &rmmount::COMMAND,
     &setacl::COMMAND,
     &setquota::COMMAND,
     &status::COMMAND,
     &strong::COMMAND,
+    &undo::COMMAND,
+    &hoard::UNPIN,
     &setup::VENUS,
     &whereis::COMMAND,
     &forcereintegrate::WRITE_RECONNECT,
 ];
+
+/// A time as people read it, in UTC.
+fn date(time: i64) -> String {
+    let [year, month, day, hour, minute, second] = coda_proto::control::utc(time);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
 
 /// The command of this name or abbreviation.
 pub fn find(name: &str) -> Option<&'static Command> {

@@ -160,7 +160,13 @@ impl<R: Replica> Change<'_, R> {
                 }
             }
             Op::Store { fid, length, hash, mtime, mode, .. } => {
-                let made = Sibling { dot: record.dot, length: *length, hash: *hash, mtime: *mtime };
+                let made = Sibling {
+                    dot: record.dot,
+                    length: *length,
+                    hash: *hash,
+                    mtime: *mtime,
+                    host: record.host.clone(),
+                };
                 let replaced = self.seen(*fid, self.heads[fid].siblings.iter().map(|s| s.dot))?;
                 let head = self.head(*fid);
                 head.siblings.retain(|sibling| !replaced.contains(&sibling.dot));
@@ -234,6 +240,7 @@ impl<R: Replica> Change<'_, R> {
         head.set_mode(mode, by);
         head.set_owner(owner, by);
         head.set_mtime(self.record.time, by);
+        head.set_made(&self.record.host, self.record.time, by);
         self.heads.insert(fid, head);
         self.bind(parent, name, fid, self.record.dot)?;
         Ok(self.head(fid))

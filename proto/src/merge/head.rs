@@ -12,6 +12,7 @@ const MTIME: &[u8] = b"mtime";
 const QUOTA_MIN: &[u8] = b"quota.min";
 const QUOTA_MAX: &[u8] = b"quota.max";
 const ACL: &[u8] = b"acl";
+const MADE: &[u8] = b"made";
 const XATTR: &[u8] = b"x:";
 
 /// Who wrote a value, and when.
@@ -74,6 +75,13 @@ impl Head {
     pub fn quota_max(&self) -> u64 {
         self.number(QUOTA_MAX) as u64
     }
+    /// The machine on which it was made, and when by that machine's clock.
+    pub fn made(&self) -> (String, i64) {
+        match self.value(MADE).and_then(|bytes| bytes.split_first_chunk()) {
+            Some((time, host)) => (String::from_utf8_lossy(host).into_owned(), i64::from_le_bytes(*time)),
+            None => (String::new(), 0),
+        }
+    }
     /// What every list set concurrently allows; nothing where none is set.
     pub fn acl(&self) -> Acl {
         decode_acl(self.value(ACL).unwrap_or_default())
@@ -111,6 +119,11 @@ impl Head {
     /// Sets the modification time, unless a later record did.
     pub fn set_mtime(&mut self, mtime: i64, by: Stamped) {
         self.set_number(MTIME, Some(mtime), by);
+    }
+    /// Says who made it. Nothing ever changes that.
+    pub(super) fn set_made(&mut self, host: &str, time: i64, by: Stamped) {
+        let value = [&time.to_le_bytes(), host.as_bytes()].concat();
+        self.set(MADE, Some(value), by);
     }
     /// Sets the quota, as far as given, unless a later record did.
     pub fn set_quota(&mut self, min: Option<u64>, max: Option<u64>, by: Stamped) {

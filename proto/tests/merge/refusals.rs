@@ -156,6 +156,7 @@ fn a_record_names_what_its_author_saw() {
         time: 0,
         bases,
         logged: false,
+        host: String::new(),
         op: store(f, "x"),
     };
     let refusal = |error| match error {

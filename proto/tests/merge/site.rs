@@ -68,6 +68,7 @@ impl Site {
             time: lamport as i64 * 1000,
             bases: op.touches().into_iter().filter_map(base).collect(),
             logged,
+            host: String::new(),
             op,
         };
         let made = Made { record: record.clone(), seen: self.seen.clone(), takes: self.takes(&record.op) };

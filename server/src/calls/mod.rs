@@ -2,6 +2,7 @@
 
 mod admin;
 mod apply;
+mod conflicts;
 mod location;
 mod read;
 mod repair;

@@ -225,10 +225,8 @@ fn lacking(view: &View<'_>, states: &[ObjectState]) -> Result<BTreeMap<[u8; 32],
             let dropped = mine.as_ref().is_some_and(|mine| {
                 mine.past.covers(sibling.dot) && !mine.siblings.iter().any(|held| held.dot == sibling.dot)
             });
-            if !dropped
-                && view.content(state.head.fid, sibling.dot)?.is_none()
-                && view.content_by_hash(&sibling.hash)?.is_none()
-            {
+            // Equal bytes of another version are no help: that version may be one that the join drops.
+            if !dropped && view.content(state.head.fid, sibling.dot)?.is_none() {
                 lacking.insert(sibling.hash, sibling.length);
             }
         }
@@ -278,6 +276,7 @@ fn renew(txn: &mut Txn<'_>, volume: &Volume, dir: Fid) -> Result<(), Refusal> {
         time: head.mtime(),
         bases: vec![Base { fid: dir, past: head.past }],
         logged: true,
+        host: String::new(),
         op: Op::SetAttr { fid: dir, mode: None, owner: None, group: None, mtime: None },
     };
     match merge::apply(txn, &record) {

@@ -281,6 +281,28 @@ impl View<'_> {
         Ok((entries, true))
     }
 
+    /// Objects that may have to be decided about: marked, or with several contents. All of them are among
+    /// these; not all of these are undecided.
+    pub fn undecided(&self) -> Result<Vec<Fid>, StoreError> {
+        let mut query = self.db.prepare_cached(
+            "SELECT vnode, uniq FROM head WHERE marked UNION \
+             SELECT vnode, uniq FROM content GROUP BY vnode, uniq HAVING count(*) > 1",
+        )?;
+        let rows = query.query_map([], |row| Ok(fid(self.volume, row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Names that may show several objects, each with its directory.
+    pub fn contested_names(&self) -> Result<Vec<(Fid, Name)>, StoreError> {
+        let mut query = self.db.prepare_cached(
+            "SELECT dir_vnode, dir_uniq, name FROM binding WHERE shown \
+             GROUP BY dir_vnode, dir_uniq, name HAVING count(*) > 1",
+        )?;
+        let rows =
+            query.query_map([], |row| Ok((fid(self.volume, row.get(0)?, row.get(1)?), row.get(2)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// All tombstones of an object.
     pub fn tombstones_of(&self, about: Fid) -> Result<Vec<Tombstone>, StoreError> {
         let mut query = self.db.prepare_cached(

@@ -26,6 +26,7 @@ async fn refuses(client: &mut Client) -> bool {
         time: 0,
         bases: vec![],
         logged: false,
+        host: String::new(),
         op,
     };
     let write = client.apply(&[record]).await;

@@ -226,6 +226,7 @@ impl Client {
             time: 5,
             bases,
             logged: false,
+            host: String::new(),
             op,
         }
     }

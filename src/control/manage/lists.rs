@@ -10,6 +10,7 @@ use coda_proto::{
 
 use super::wrong;
 use crate::{
+    conflict::versions::is_made_up,
     control::failure::failure,
     error::Error,
     store::Row,
@@ -61,6 +62,7 @@ impl Venus {
         let store = |error: &Error| failure("the cache", error);
         if named.is_empty() {
             volumes = self.core.cache.store(|store| store.volumes()).map_err(|error| store(&error))?;
+            volumes.retain(|(_, volume)| !is_made_up(*volume));
         }
         let mut lists = Vec::new();
         for (realm, volume) in volumes {

@@ -1,6 +1,8 @@
 //! What the cache manager answers to tools: each request in the words of the core.
 
+mod conflicts;
 mod flush;
+mod hoard;
 mod lists;
 mod metrics;
 mod path;
@@ -62,6 +64,22 @@ impl Manager for Venus {
                 known(self.core.peers.reconnect(&servers)).map(|()| Reply::Done)
             }
             Request::Reintegrate { paths } => self.send_pending(who, &paths).await.map(Reply::Sent),
+            Request::Conflicts { paths } => self.conflicts(who, &paths).await.map(Reply::Conflicts),
+            Request::HoardAdd { path, attributes } => {
+                self.hoard_add(who, &path, &attributes).await.map(|()| Reply::Done)
+            }
+            Request::HoardDelete { path } => self.hoard_delete(who, &path).await.map(|()| Reply::Done),
+            Request::HoardClear { uid } => self.hoard_clear(uid).map(|()| Reply::Done),
+            Request::HoardList { uid } => self.hoard_list(uid).map(Reply::Hoard),
+            Request::HoardWalk => self.hoard_begin().await.map(Reply::HoardReport),
+            Request::HoardVerify => self.hoard_report().await.map(Reply::HoardReport),
+            Request::HoardSwitch { on } => {
+                self.hoard_switch(on);
+                Ok(Reply::Done)
+            }
+            Request::Undo { id: None } => self.undoable().map(Reply::Undoable),
+            Request::Undo { id: Some(id) } => self.undo(who, id).await.map(Reply::Resolved),
+            Request::Resolve { path, how } => self.decide(who, &path, how).await.map(Reply::Resolved),
             Request::Events { .. } => {
                 Err(wrong("events", FailureKind::Invalid, "events are told, not answered"))
             }

@@ -250,6 +250,7 @@ impl Client {
             time: 1,
             bases: vec![Base { fid: parent, past: seen.past }],
             logged: false,
+            host: String::new(),
             op: Op::MakeDir { parent, name: name.into(), fid, mode: 0o755, owner: 1 },
         };
         let (volume, epoch) = (self.group.id.0, self.group.epoch);

@@ -208,9 +208,12 @@ async fn a_change_of_what_was_removed_elsewhere_is_given_up_and_its_contents_are
     a.chmod("f", 0o600).await.unwrap();
     a.chmod("g", 0o600).await.unwrap();
     a.write("g", "new").await.unwrap();
+    // The other removes both before any of that arrives.
+    a.venus.peers().disconnect(&[]);
     back(&world, 1);
     b.unlink("f").await.unwrap();
     b.unlink("g").await.unwrap();
+    a.venus.peers().reconnect(&[]);
     settled(&a).await;
     // What was written comes back; what was only touched does not.
     assert_eq!(b.ls("").await.unwrap(), ["g", "home"]);

@@ -2,8 +2,10 @@
 
 mod apart;
 mod coherence;
+mod conflicts;
 mod failures;
 mod files;
+mod hoard;
 mod seals;
 mod stalls;
 mod world;

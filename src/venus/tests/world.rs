@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -57,6 +57,8 @@ pub struct World {
     dir: tempfile::TempDir,
     posts: Mutex<BTreeMap<u8, Post>>,
     random: AtomicU64,
+    /// Servers do not reach each other.
+    pub parted: AtomicBool,
     /// Names of all calls, in order.
     pub calls: Mutex<Vec<(u8, &'static str)>>,
 }
@@ -71,6 +73,7 @@ impl World {
             dir: tempfile::tempdir().unwrap(),
             posts: Mutex::default(),
             random: AtomicU64::new(1),
+            parted: AtomicBool::new(false),
             calls: Mutex::default(),
         });
         let info = |id: u8| wire::ServerInfo {
@@ -148,6 +151,10 @@ impl World {
         std::fs::create_dir_all(&dir).unwrap();
         let containers = DiskContainers::open(&dir.join("containers"), &dir.join("spool")).unwrap();
         let database = Database::File(dir.join("db"));
+        let config = match config.host.is_empty() {
+            true => VenusConfig { host: name.to_owned(), ..config },
+            false => config,
+        };
         let env = Arc::new(ClientEnv(self.clone()));
         Client { venus: Venus::start(config, env, Arc::new(containers), database).unwrap(), dir }
     }
@@ -212,6 +219,9 @@ impl coda_server::env::Env for ServerEnv {
         let (world, me, to) = (self.0.clone(), self.1, to.id as u8);
         Box::pin(async move {
             let closed = |error: CallError| PeerError::Unreachable(ServerId(to), error.to_string());
+            if world.parted.load(Ordering::Relaxed) {
+                return Err(PeerError::Unreachable(ServerId(to), "parted".into()));
+            }
             world.at(me.0).map_err(closed)?;
             let (server, _) = world.at(to).map_err(closed)?;
             Ok(server.call(Identity::Server(me), request, bulk).await)

@@ -1,0 +1,87 @@
+//! `cfs conflicts`: what waits for a decision, with every version and where it can be read.
+
+use coda_proto::control::{Conflict, Reply, Request};
+
+use super::Command;
+
+pub const COMMAND: Command = Command {
+    name: "conflicts",
+    short: &[],
+    usage: "cfs conflicts [path ...]",
+    about: "lists what people must decide, with every version",
+    run: |talk, args| {
+        let typed = args.rest(0, usize::MAX)?;
+        let paths = talk.paths(&typed)?;
+        match talk.ask(Request::Conflicts { paths })? {
+            Reply::Conflicts(conflicts) if talk.json => {
+                for conflict in conflicts {
+                    let object = std::ffi::OsString::from(&conflict.path);
+                    talk.answer(Some(&object), Ok(Reply::Conflicts(vec![conflict])), |_| String::new());
+                }
+            }
+            Reply::Conflicts(conflicts) if conflicts.is_empty() => talk.say("No conflicts\n"),
+            Reply::Conflicts(conflicts) => {
+                let text: String = conflicts.iter().map(text).collect();
+                talk.say(&text);
+            }
+            _ => {}
+        }
+        Ok(())
+    },
+};
+
+/// One line for what is contested, and one for each version.
+fn text(conflict: &Conflict) -> String {
+    let what = match conflict.kind.as_str() {
+        "contents" => "several contents",
+        "name" => "several objects of one name",
+        _ => "came back after it was removed elsewhere, or its access list was changed at both sides",
+    };
+    let mut text = format!("{}: {what}\n", conflict.path);
+    for version in &conflict.versions {
+        let host = if version.host.is_empty() { "unknown" } else { &version.host };
+        let ours = if version.ours { ", this machine" } else { "" };
+        text.push_str(&format!(
+            "    {} bytes, by {host}{ours}, {} UTC\n        {}\n",
+            version.length,
+            super::date(version.time),
+            version.path
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use coda_proto::control::Version;
+
+    use super::*;
+    use crate::fake::{Fake, run};
+
+    #[test]
+    fn every_version_is_listed_with_its_machine_and_time() {
+        let version = |path: &str, host: &str, ours| Version {
+            path: path.into(),
+            host: host.into(),
+            time: 1_795_970_285_000_000_000,
+            length: 5,
+            ours,
+        };
+        let conflict = Conflict {
+            path: "/coda/r/f".into(),
+            kind: "contents".into(),
+            versions: vec![version("/coda/r/f", "laptop", true), version("/coda/r/f.conflict-x", "", false)],
+            ..Conflict::default()
+        };
+        assert_eq!(
+            text(&conflict),
+            "/coda/r/f: several contents\n    5 bytes, by laptop, this machine, 2026-11-29 16:38:05 UTC\n        \
+             /coda/r/f\n    5 bytes, by unknown, 2026-11-29 16:38:05 UTC\n        /coda/r/f.conflict-x\n"
+        );
+    }
+
+    #[test]
+    fn without_conflicts_it_says_so() {
+        assert_eq!(run(&mut Fake::world(), "conflicts", "").out, "No conflicts\n");
+    }
+}

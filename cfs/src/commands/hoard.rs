@@ -1,0 +1,345 @@
+//! `cfs hoard`, also called `hoard`: what is to be here when no server can be reached. And in fewer words:
+//! `cfs pin`, `cfs unpin`, `cfs preflight`.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    time::Duration,
+};
+
+use coda_proto::control::{Failure, FailureKind, HoardReport, HoardWish, NotHere, Reply, Request};
+
+use super::Command;
+use crate::{Talk, exit::Stop};
+
+pub const COMMAND: Command = Command {
+    name: "hoard",
+    short: &[],
+    usage: "hoard [-d] [-v] [-f file | - | 'commands' | command [args]]",
+    about: "says what is to be kept here: add, delete, clear, list, walk, verify, on, off",
+    run: |talk, mut args| {
+        // Accepted, as ever: what they turned on is always on.
+        let _ = (args.flag(&["-d"]), args.flag(&["-v"]));
+        let file = args.value(&["-f"])?;
+        let words: Vec<OsString> = args.collect();
+        let text = match (&file, &words[..]) {
+            (Some(file), []) => read(file)?,
+            (None, [dash]) if dash == "-" => {
+                let mut text = String::new();
+                talk.input.read_to_string(&mut text).map_err(|error| unread("-", &error))?;
+                text
+            }
+            (None, [_, ..]) => {
+                let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+                words.join(" ")
+            }
+            _ => return Err(Stop::Usage),
+        };
+        let mut orders = parse(&text).map_err(|line| wrong(&line, "parse error"))?;
+        // All are read before any is followed; then they are followed kind by kind.
+        orders.sort_by_key(Order::turn);
+        let walks = orders.iter().position(|order| *order == Order::Walk);
+        for (at, order) in orders.into_iter().enumerate() {
+            // One walk is enough.
+            if order != Order::Walk || walks == Some(at) {
+                follow(talk, order);
+            }
+        }
+        Ok(())
+    },
+};
+
+pub const PIN: Command = Command {
+    name: "pin",
+    short: &[],
+    usage: "cfs pin <path> [path ...]",
+    about: "keeps all that is below the paths here, now and in future, and fetches it",
+    run: |talk, args| {
+        for path in args.rest(1, usize::MAX)? {
+            let asked = talk
+                .path(&path)
+                .and_then(|path| talk.ask(Request::HoardAdd { path, attributes: "1000:d+".into() }));
+            talk.answer(Some(&path), asked, |_| String::new());
+        }
+        follow(talk, Order::Walk);
+        Ok(())
+    },
+};
+
+pub const UNPIN: Command = Command {
+    name: "unpin",
+    short: &[],
+    usage: "cfs unpin <path> [path ...]",
+    about: "ends that: the paths are kept no longer than anything else",
+    run: |talk, args| {
+        for path in args.rest(1, usize::MAX)? {
+            let asked = talk.path(&path).and_then(|path| talk.ask(Request::HoardDelete { path }));
+            talk.answer(Some(&path), asked, |_| String::new());
+        }
+        Ok(())
+    },
+};
+
+pub const PREFLIGHT: Command = Command {
+    name: "preflight",
+    short: &[],
+    usage: "cfs preflight [--fetch] [path]",
+    about: "says what of all that is wanted here is missing, with sizes; --fetch fetches it first",
+    run: |talk, mut args| {
+        let fetch = args.flag(&["--fetch"]);
+        let typed = args.rest(0, 1)?;
+        let below = typed.first().map(|path| talk.path(path)).transpose()?;
+        let asked = if fetch { walked(talk) } else { talk.ask(Request::HoardVerify) };
+        let report = match asked? {
+            Reply::HoardReport(mut report) => {
+                let within = |missing: &NotHere| {
+                    below.as_ref().is_none_or(|above| {
+                        missing.path == *above || missing.path.starts_with(&format!("{above}/"))
+                    })
+                };
+                report.missing.retain(within);
+                report
+            }
+            _ => return Ok(()),
+        };
+        let text = preflight(&report);
+        let ready = report.missing.is_empty();
+        talk.answer(None, Ok(Reply::HoardReport(report)), |_| text);
+        match ready {
+            true => Ok(()),
+            false => Err(Stop::Failed(Failure {
+                kind: FailureKind::Disconnected,
+                what: "preflight".into(),
+                why: "not everything that is wanted is here".into(),
+                next: "`cfs preflight --fetch` fetches what can be had".into(),
+            })),
+        }
+    },
+};
+
+/// One line of a hoard file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Order {
+    Clear(Option<u32>),
+    Add(OsString, String),
+    Delete(OsString),
+    List(Option<OsString>, Option<u32>),
+    Walk,
+    Verify(Option<OsString>, u32),
+    Switch(bool),
+}
+
+impl Order {
+    /// Kinds in the order in which they are followed.
+    fn turn(&self) -> u8 {
+        match self {
+            Order::Clear(_) => 0,
+            Order::Add(..) => 1,
+            Order::Delete(_) => 2,
+            Order::List(..) => 3,
+            Order::Walk => 4,
+            Order::Verify(..) => 5,
+            Order::Switch(true) => 6,
+            Order::Switch(false) => 7,
+        }
+    }
+}
+
+/// The orders of a text, or the first line that is none.
+fn parse(text: &str) -> Result<Vec<Order>, String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| order(line).ok_or_else(|| line.to_owned())).collect()
+}
+
+fn order(line: &str) -> Option<Order> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let path = |at: usize| words.get(at).map(OsString::from);
+    let number = |at: usize| words.get(at).map(|word| word.parse().ok());
+    let (first, count) = (*words.first()?, words.len());
+    Some(match first {
+        "add" | "a" if count <= 3 => {
+            Order::Add(path(1)?, words.get(2).map_or(String::new(), |word| (*word).to_owned()))
+        }
+        "clear" | "c" if count <= 2 => Order::Clear(number(1).map_or(Some(None), |n| n.map(Some))?),
+        "delete" | "d" if count == 2 => Order::Delete(path(1)?),
+        "list" | "l" if count <= 3 => Order::List(path(1), number(2).map_or(Some(None), |n| n.map(Some))?),
+        "modify" | "m" => return None,
+        "walk" | "w" if count == 1 => Order::Walk,
+        "verify" | "v" if count <= 4 => Order::Verify(path(1), number(2).map_or(Some(0), |n| n)?),
+        "on" if count == 1 => Order::Switch(true),
+        "off" if count == 1 => Order::Switch(false),
+        _ => return None,
+    })
+}
+
+fn follow(talk: &mut Talk<'_>, order: Order) {
+    match order {
+        Order::Clear(uid) => done(talk, None, Request::HoardClear { uid }),
+        Order::Add(path, attributes) => match talk.path(&path) {
+            Ok(absolute) => done(talk, Some(&path), Request::HoardAdd { path: absolute, attributes }),
+            Err(failure) => talk.failed(Some(&path), &failure),
+        },
+        Order::Delete(path) => match talk.path(&path) {
+            Ok(absolute) => done(talk, Some(&path), Request::HoardDelete { path: absolute }),
+            Err(failure) => talk.failed(Some(&path), &failure),
+        },
+        Order::List(out, uid) => {
+            let answer = talk.ask(Request::HoardList { uid });
+            show(talk, answer, out, |reply| match reply {
+                Reply::Hoard(wishes) => wishes.iter().map(list_line).collect(),
+                _ => String::new(),
+            });
+        }
+        Order::Walk => {
+            let answer = walked(talk);
+            show(talk, answer, None, |reply| match reply {
+                Reply::HoardReport(report) => verify_text(report),
+                _ => String::new(),
+            });
+        }
+        Order::Verify(out, verbosity) => {
+            let answer = talk.ask(Request::HoardVerify);
+            show(talk, answer, out, |reply| match reply {
+                Reply::HoardReport(report) if verbosity > 0 && report.missing.is_empty() => {
+                    format!("{:>25}  {} objects, {} bytes\n", "OK", report.objects, report.bytes)
+                }
+                Reply::HoardReport(report) => verify_text(report),
+                _ => String::new(),
+            });
+        }
+        Order::Switch(on) => done(talk, None, Request::HoardSwitch { on }),
+    }
+}
+
+/// Begins a walk and waits for its end.
+fn walked(talk: &mut Talk<'_>) -> Result<Reply, Failure> {
+    let mut answer = talk.ask(Request::HoardWalk);
+    while let Ok(Reply::HoardReport(HoardReport { walking: true, .. })) = &answer {
+        std::thread::sleep(Duration::from_millis(200));
+        answer = talk.ask(Request::HoardVerify);
+    }
+    answer
+}
+
+fn done(talk: &mut Talk<'_>, object: Option<&OsStr>, request: Request) {
+    let answer = talk.ask(request);
+    talk.answer(object, answer, |_| String::new());
+}
+
+/// Shows an answer, in a file where one is named.
+fn show(
+    talk: &mut Talk<'_>,
+    answer: Result<Reply, Failure>,
+    out: Option<OsString>,
+    text: impl Fn(&Reply) -> String,
+) {
+    match (answer, out) {
+        (Ok(reply), Some(out)) => {
+            if let Err(error) = fs::write(&out, text(&reply)) {
+                talk.failed(Some(&out), &unread(&out.to_string_lossy(), &error));
+            }
+        }
+        (answer, _) => talk.answer(None, answer, text),
+    }
+}
+
+/// `<volhex@realm, ./path>, uid, prio[:c+|:d+]`, as hoard always wrote it.
+fn list_line(wish: &HoardWish) -> String {
+    let reach = if wish.reach.is_empty() { String::new() } else { format!(":{}", wish.reach) };
+    let HoardWish { volume, realm, inside, uid, priority, .. } = wish;
+    format!("<{volume}@{realm}, {inside}>, {uid}, {priority}{reach}\n")
+}
+
+/// One line a problem: the reason on the right of 25 columns, then the path.
+fn verify_text(report: &HoardReport) -> String {
+    let line = |missing: &NotHere| {
+        let reason = missing.why.split(':').next().unwrap_or_default();
+        format!("{:>25}  {}\n", format!("*** {reason} ***"), missing.path)
+    };
+    report.missing.iter().map(line).collect()
+}
+
+fn preflight(report: &HoardReport) -> String {
+    let HoardReport { objects, bytes, room, missing, .. } = report;
+    if missing.is_empty() {
+        return format!("Ready to go: {objects} objects, {bytes} of {room} bytes\n");
+    }
+    let line =
+        |missing: &NotHere| format!("{:>12} bytes  {}  ({})\n", missing.bytes, missing.path, missing.why);
+    let sum: u64 = missing.iter().map(|missing| missing.bytes).sum();
+    let lines: String = missing.iter().map(line).collect();
+    format!("{lines}{} of {objects} objects are not here, {sum} bytes as far as is known\n", missing.len())
+}
+
+fn read(file: &OsStr) -> Result<String, Failure> {
+    fs::read_to_string(file).map_err(|error| unread(&file.to_string_lossy(), &error))
+}
+
+fn unread(what: &str, error: &std::io::Error) -> Failure {
+    let kind = match error.kind() {
+        std::io::ErrorKind::NotFound => FailureKind::NotFound,
+        _ => FailureKind::Io,
+    };
+    Failure { kind, what: what.to_owned(), why: error.to_string(), next: String::new() }
+}
+
+fn wrong(line: &str, why: &str) -> Failure {
+    let why = format!("{why}: {line}");
+    Failure { kind: FailureKind::Invalid, what: "hoard".into(), why, next: String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{Fake, run};
+
+    #[test]
+    fn a_hoard_file_is_read_line_by_line_and_followed_kind_by_kind() {
+        let orders = parse("# mine\nw\na src 600:d+\n\nclear 7\nlist\n").unwrap();
+        let add = Order::Add("src".into(), "600:d+".into());
+        assert_eq!(orders, [Order::Walk, add, Order::Clear(Some(7)), Order::List(None, None)]);
+        let mut turns: Vec<_> = orders.iter().map(Order::turn).collect();
+        turns.sort_unstable();
+        assert_eq!(turns, [0, 1, 3, 4]);
+        assert_eq!(parse("add\n"), Err("add".into()));
+        assert_eq!(parse("modify x 3\n"), Err("modify x 3".into()));
+        assert_eq!(parse("clear me\n"), Err("clear me".into()));
+    }
+
+    #[test]
+    fn what_is_added_is_listed_as_ever_and_deleted_again() {
+        let mut fake = Fake::world();
+        let shown = run(&mut fake, "hoard -", "add docs\na src/main.c 600:c+\nlist\n");
+        assert_eq!(
+            shown.out,
+            "<7f000001@example.org, ./docs>, 1000, 10\n<7f000001@example.org, ./src/main.c>, 1000, 600:c+\n"
+        );
+        assert_eq!(run(&mut fake, "hoard delete docs", "").code, 0);
+        assert_eq!(run(&mut fake, "hoard list", "").out.lines().count(), 1);
+        assert_eq!(run(&mut fake, "hoard delete docs", "").code, 1);
+        assert_eq!(run(&mut fake, "hoard nonsense", "").err, "hoard: parse error: nonsense\n");
+    }
+
+    #[test]
+    fn what_is_missing_is_verified_fetched_and_then_there() {
+        let mut fake = Fake::world();
+        run(&mut fake, "hoard add docs", "");
+        let missing = "  *** Missing/Invalid ***  /coda/example.org/docs\n";
+        assert_eq!(run(&mut fake, "hoard verify", "").out, missing);
+        let shown = run(&mut fake, "preflight", "");
+        assert!(shown.out.starts_with("        2048 bytes  /coda/example.org/docs"), "{shown:?}");
+        assert_ne!(shown.code, 0);
+        assert_eq!(run(&mut fake, "preflight --fetch", "").code, 0);
+        assert!(run(&mut fake, "preflight", "").out.starts_with("Ready to go: 1 objects"));
+    }
+
+    #[test]
+    fn a_pin_is_a_wish_for_all_below_and_ends_with_unpin() {
+        let mut fake = Fake::world();
+        run(&mut fake, "pin src", "");
+        assert!(run(&mut fake, "hoard list", "").out.contains("1000:d+"));
+        assert!(fake.cached("/coda/example.org/src"));
+        run(&mut fake, "unpin src", "");
+        assert_eq!(run(&mut fake, "hoard list", "").out, "");
+    }
+}

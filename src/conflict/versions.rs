@@ -1,0 +1,227 @@
+//! The other contents of a file in conflict, as files that can be read.
+//!
+//! Each is a cached object of its own, of a volume that exists on this machine only, so that it is opened,
+//! fetched and evicted like any other. What it is of is remembered in memory: nobody knows its number who
+//! has not looked its name up.
+
+use coda_proto::{Dot, Fid, Kind, Past, Rights, Sibling, Status, VolumeId};
+
+use super::names::{self, Made};
+use crate::{
+    cache::View,
+    error::Error,
+    fid::VERSIONS,
+    ops::{Core, Result, locked},
+    venus::face::ObjectId,
+};
+
+/// What a version is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct VersionOf {
+    /// The file.
+    pub file: ObjectId,
+    /// The Store that made these contents.
+    pub dot: Dot,
+}
+
+/// What the name of a version means.
+pub(crate) enum Named {
+    /// The contents that the plain name shows.
+    Shown(ObjectId),
+    /// Others.
+    Other(ObjectId, VersionOf),
+}
+
+/// The contents between which people must decide, the shown one first. Equal bytes count once.
+pub fn distinct(siblings: &[Sibling]) -> Vec<&Sibling> {
+    let mut distinct: Vec<&Sibling> = Vec::new();
+    for sibling in siblings {
+        if distinct.iter().all(|other| other.hash != sibling.hash) {
+            distinct.push(sibling);
+        }
+    }
+    distinct
+}
+
+/// The contents with the labels by which their names are told apart.
+pub fn labelled(siblings: &[Sibling]) -> Vec<(&Sibling, String)> {
+    let distinct = distinct(siblings);
+    let made: Vec<Made> = distinct.iter().map(|sibling| (*sibling).into()).collect();
+    distinct.into_iter().zip(names::labels(&made)).collect()
+}
+
+/// The number of a version: the same whenever it is looked up.
+fn number(file: ObjectId, dot: Dot) -> ObjectId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&crate::fid::key(file));
+    hasher.update(&dot.author.0.to_le_bytes());
+    hasher.update(&dot.seq.to_le_bytes());
+    let hash = hasher.finalize();
+    let (first, second) = hash.as_bytes()[..12].split_at(4);
+    let vnode = u32::from_le_bytes(first.try_into().expect("four bytes"));
+    let unique = u64::from_le_bytes(second.try_into().expect("eight bytes"));
+    // Even, and not 0: files are.
+    ObjectId { realm: file.realm, fid: Fid { volume: VERSIONS, vnode: (vnode & !1) | 2, unique } }
+}
+
+/// Whether an object is a version that venus shows beside a name.
+pub(crate) fn is_version(id: ObjectId) -> bool {
+    id.fid.volume == VERSIONS
+}
+
+/// A version as a file: readable where the file is, and never written.
+fn status(of: &Status, sibling: &Sibling, fid: Fid) -> Status {
+    Status {
+        fid,
+        kind: Kind::File,
+        length: sibling.length,
+        mode: of.mode & 0o555,
+        mtime: sibling.mtime,
+        nlink: 1,
+        past: Past::of(sibling.dot),
+        siblings: vec![sibling.clone()],
+        my_rights: Rights(of.my_rights.0 & (Rights::READ.0 | Rights::LOOKUP.0)),
+        any_rights: Rights(of.any_rights.0 & (Rights::READ.0 | Rights::LOOKUP.0)),
+        promised: false,
+        lamport: 0,
+        xattrs: Vec::new(),
+        marked: true,
+        ..of.clone()
+    }
+}
+
+impl Core {
+    /// The object that a version of a file is.
+    pub(crate) fn version_id(&self, file: ObjectId, dot: Dot) -> ObjectId {
+        let id = number(file, dot);
+        locked(&self.versions).insert(id, VersionOf { file, dot });
+        id
+    }
+
+    /// What a version is of.
+    pub(crate) fn version_of(&self, id: ObjectId) -> Result<VersionOf> {
+        locked(&self.versions).get(&id).copied().ok_or(Error::Gone(id.fid))
+    }
+
+    /// The object that servers know: of a version, the file that it is of.
+    pub(crate) fn served(&self, id: ObjectId) -> ObjectId {
+        match is_version(id) {
+            true => self.version_of(id).map_or(id, |of| of.file),
+            false => id,
+        }
+    }
+
+    /// A version as it is cached, while it is one.
+    pub(crate) async fn version(&self, id: ObjectId) -> Result<View> {
+        let of = self.version_of(id)?;
+        let file = Box::pin(self.current(of.file)).await?;
+        let status_of_file = &file.row.status;
+        let versions = distinct(&status_of_file.siblings);
+        let still = versions.into_iter().skip(1).find(|sibling| sibling.dot == of.dot);
+        let Some(sibling) = still else {
+            if let Ok(Ok(())) = self.cache.flush(id) {
+                locked(&self.versions).remove(&id);
+            }
+            return match self.cache.view(id)? {
+                // Somebody has it open and goes on reading it.
+                Some(view) => Ok(view),
+                None => Err(Error::Gone(id.fid)),
+            };
+        };
+        if self.cache.view(id)?.is_none() {
+            self.cache.room_for(1)?;
+        }
+        self.cache.learn(id, status(status_of_file, sibling, id.fid))?;
+        self.cache.view(id)?.ok_or(Error::Gone(id.fid))
+    }
+
+    /// What a name to which nothing is bound means as that of a version.
+    pub(crate) async fn version_named(&self, dir: ObjectId, name: &[u8]) -> Result<Option<Named>> {
+        let Some((plain, label)) = names::split(name) else { return Ok(None) };
+        for plain in self.plain_names(dir, plain, name)? {
+            let Some(entry) = self.entry(dir, &plain)?.filter(|entry| entry.kind == Kind::File) else {
+                continue;
+            };
+            let file = ObjectId { realm: dir.realm, fid: entry.fid };
+            let view = Box::pin(self.current(file)).await?;
+            let versions = labelled(&view.row.status.siblings);
+            for (index, (sibling, text)) in versions.iter().enumerate() {
+                // What is left when the others are gone goes on answering to its name: whoever listed the
+                // directory before may want to remove all that he saw.
+                let alone = versions.len() == 1 && label.ends_with(names::stamp(sibling.mtime).as_bytes());
+                if names::beside(&plain, text) == name || alone {
+                    return Ok(Some(match index {
+                        0 => Named::Shown(file),
+                        _ => {
+                            let of = VersionOf { file, dot: sibling.dot };
+                            Named::Other(self.version_id(file, sibling.dot), of)
+                        }
+                    }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The names that a version's may have been made from: a long one was cut.
+    fn plain_names(&self, dir: ObjectId, plain: &[u8], name: &[u8]) -> Result<Vec<Vec<u8>>> {
+        if name.len() + 4 <= coda_proto::name::NAME_LIMIT {
+            return Ok(vec![plain.to_vec()]);
+        }
+        let from = self.cache.store(|store| store.entries_after(dir, plain, 256))?;
+        let mut names: Vec<_> =
+            from.into_iter().map(|entry| entry.name).take_while(|name| name.starts_with(plain)).collect();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// The names and numbers of what shows beside a file's name, as far as its status is cached.
+    pub(crate) fn versions_beside(&self, file: ObjectId, name: &[u8]) -> Result<Vec<(Vec<u8>, ObjectId)>> {
+        let Some(view) = self.cache.view(file)?.filter(|view| view.row.status.in_conflict()) else {
+            return Ok(Vec::new());
+        };
+        let versions = labelled(&view.row.status.siblings);
+        let others = versions.iter().skip(1);
+        Ok(others
+            .map(|(sibling, label)| (names::beside(name, label), self.version_id(file, sibling.dot)))
+            .collect())
+    }
+}
+
+/// Whether a volume is one of venus' own.
+pub(crate) fn is_made_up(volume: VolumeId) -> bool {
+    volume == VERSIONS || volume == crate::fid::LOCAL_VOLUME
+}
+
+#[cfg(test)]
+mod tests {
+    use coda_proto::Author;
+
+    use super::*;
+
+    fn sibling(author: u64, contents: &str) -> Sibling {
+        Sibling {
+            dot: Dot::new(Author(author), 1),
+            length: contents.len() as u64,
+            hash: *blake3::hash(contents.as_bytes()).as_bytes(),
+            mtime: 0,
+            host: "h".into(),
+        }
+    }
+
+    #[test]
+    fn equal_contents_are_no_conflict_and_show_once() {
+        let siblings = [sibling(1, "a"), sibling(2, "b"), sibling(3, "a")];
+        let dots: Vec<_> = distinct(&siblings).iter().map(|sibling| sibling.dot.author.0).collect();
+        assert_eq!(dots, [1, 2]);
+    }
+
+    #[test]
+    fn a_version_has_the_number_of_a_file_and_keeps_it() {
+        let file = ObjectId { realm: 1, fid: Fid { volume: VolumeId(7), vnode: 4, unique: 9 } };
+        let id = number(file, Dot::new(Author(1), 1));
+        assert!(is_version(id) && !id.fid.is_directory());
+        assert_eq!(id, number(file, Dot::new(Author(1), 1)));
+        assert_ne!(id, number(file, Dot::new(Author(1), 2)));
+    }
+}

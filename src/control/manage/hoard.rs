@@ -1,0 +1,214 @@
+//! Hoarding in the words of tools.
+
+use coda_proto::{
+    Fid, Kind,
+    control::{Failure, FailureKind, HoardReport, HoardWish, NotHere, escape, unescape},
+};
+
+use super::wrong;
+use crate::{
+    control::failure::failure,
+    error::Error,
+    hoard::{Report, wish::attributes},
+    ops::locked,
+    store::{Reach, Wish},
+    venus::{
+        Venus,
+        face::{Caller, ObjectId},
+    },
+};
+
+/// Wishes that one path is spelt out into, at most.
+const SPELT_OUT: usize = 10_000;
+
+impl Venus {
+    /// Wants a path, as `PRIORITY:ATTRIBUTES` says.
+    pub(super) async fn hoard_add(&self, who: Caller, path: &str, text: &str) -> Result<(), Failure> {
+        let attributes = attributes(text).map_err(|why| wrong(path, FailureKind::Invalid, why))?;
+        let first = self.wish_for(who, path).await?;
+        let reach = if attributes.future { attributes.reach } else { Reach::Itself };
+        let wish = |path: Vec<u8>| Wish { path, priority: attributes.priority, reach, ..first.clone() };
+        let added = async {
+            let mut paths = vec![first.path.clone()];
+            if !attributes.future && attributes.reach != Reach::Itself {
+                self.spell_out(&first, attributes.reach, &mut paths).await?;
+            }
+            for path in paths {
+                self.core.cache.store(|store| store.wish(&wish(path)))?;
+            }
+            self.core.keep_hoarding()
+        };
+        added.await.map_err(|error| failure(path, &error))
+    }
+
+    /// Everything that a wish reaches now, one by one.
+    async fn spell_out(&self, wish: &Wish, reach: Reach, paths: &mut Vec<Vec<u8>>) -> Result<(), Error> {
+        let mut open = vec![wish.path.clone()];
+        while let Some(above) = open.pop() {
+            let mut dir = ObjectId { realm: wish.realm, fid: Fid::root(wish.volume) };
+            for name in above.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+                self.core.directory(dir).await?;
+                let entry = self.core.entry(dir, name)?;
+                let entry = entry.ok_or_else(|| Error::NotFound(escape(name)))?;
+                dir = ObjectId { realm: dir.realm, fid: entry.fid };
+            }
+            if !dir.fid.is_directory() {
+                continue;
+            }
+            self.core.directory(dir).await?;
+            for entry in self.core.cache.store(|store| store.entries(dir))? {
+                let path = match above.is_empty() {
+                    true => entry.name.clone(),
+                    false => [&above[..], b"/", &entry.name].concat(),
+                };
+                if entry.kind == Kind::Directory && reach == Reach::Descendants {
+                    open.push(path.clone());
+                }
+                paths.push(path);
+                if paths.len() > SPELT_OUT {
+                    return Err(Error::TooBig(format!("more than {SPELT_OUT} objects; use c+ or d+")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The wish that a path makes.
+    async fn wish_for(&self, who: Caller, path: &str) -> Result<Wish, Failure> {
+        let id = self.core.served(self.find(who, path).await?);
+        if id.realm == 0 {
+            return Err(wrong(path, FailureKind::Invalid, "is made up by venus and always here"));
+        }
+        let root = ObjectId { realm: id.realm, fid: Fid::root(id.fid.volume) };
+        let (at, above) = (self.path_of(id), self.path_of(root));
+        let within = match (&at, &above) {
+            (Some(at), Some(above)) => at.strip_prefix(above.as_str()),
+            _ => None,
+        };
+        let within = within.ok_or_else(|| wrong(path, FailureKind::NotFound, "where it is, is not known"))?;
+        let path = unescape(within.trim_start_matches('/'));
+        Ok(Wish {
+            realm: id.realm,
+            volume: id.fid.volume,
+            path,
+            uid: who.uid,
+            priority: crate::hoard::wish::USUAL,
+            reach: Reach::Itself,
+        })
+    }
+
+    /// Wants a path no longer.
+    pub(super) async fn hoard_delete(&self, who: Caller, path: &str) -> Result<(), Failure> {
+        let wish = match self.wish_for(who, path).await {
+            Ok(wish) => wish,
+            // What is wanted may be there no longer.
+            Err(failure) => {
+                let wishes = self.wishes(None)?;
+                let gone = wishes.into_iter().find(|(shown, _)| shown.path == path);
+                gone.map(|(_, wish)| wish).ok_or(failure)?
+            }
+        };
+        let (realm, volume) = (wish.realm, wish.volume);
+        let gone = self.core.cache.store(|store| store.unwish(realm, volume, &wish.path));
+        match gone.map_err(|error| failure(path, &error))? {
+            true => {
+                self.walk_aside();
+                Ok(())
+            }
+            false => Err(wrong(path, FailureKind::NotFound, "not hoarded")),
+        }
+    }
+
+    /// Wants nothing more of what one user, or anybody, wanted.
+    pub(super) fn hoard_clear(&self, uid: Option<u32>) -> Result<(), Failure> {
+        for (_, wish) in self.wishes(uid)? {
+            let gone = self.core.cache.store(|store| store.unwish(wish.realm, wish.volume, &wish.path));
+            gone.map_err(|error| failure("hoard", &error))?;
+        }
+        self.walk_aside();
+        Ok(())
+    }
+
+    /// What was dropped is let go at the next walk: now, without waiting for it.
+    fn walk_aside(&self) {
+        let core = self.core.clone();
+        self.core.spawn(async move {
+            let _ = core.hoard_walk().await;
+        });
+    }
+
+    /// What is wanted, the most wanted first.
+    pub(super) fn hoard_list(&self, uid: Option<u32>) -> Result<Vec<HoardWish>, Failure> {
+        Ok(self.wishes(uid)?.into_iter().map(|(shown, _)| shown).collect())
+    }
+
+    fn wishes(&self, uid: Option<u32>) -> Result<Vec<(HoardWish, Wish)>, Failure> {
+        let wishes = self.core.cache.store(|store| store.wishes());
+        let wishes = wishes.map_err(|error| failure("hoard", &error))?;
+        let shown = |wish: Wish| {
+            let root = ObjectId { realm: wish.realm, fid: Fid::root(wish.volume) };
+            let inside = escape(&wish.path);
+            let above = self.path_of(root).unwrap_or_else(|| self.volume_name(root));
+            let shown = HoardWish {
+                path: if inside.is_empty() { above } else { format!("{above}/{inside}") },
+                volume: wish.volume.to_string(),
+                realm: self.core.realm_name(wish.realm).map(|name| name.to_string()).unwrap_or_default(),
+                inside: if inside.is_empty() { ".".into() } else { format!("./{inside}") },
+                uid: wish.uid,
+                priority: wish.priority,
+                reach: match wish.reach {
+                    Reach::Itself => "",
+                    Reach::Children => "c+",
+                    Reach::Descendants => "d+",
+                }
+                .into(),
+            };
+            (shown, wish)
+        };
+        let wanted = |wish: &Wish| uid.is_none_or(|uid| wish.uid == uid);
+        Ok(wishes.into_iter().filter(wanted).map(shown).collect())
+    }
+
+    /// Begins a walk where none is under way. The answer says how things are now.
+    pub(super) async fn hoard_begin(&self) -> Result<HoardReport, Failure> {
+        if !locked(&self.core.hoard).walking {
+            self.walk_aside();
+            tokio::task::yield_now().await;
+        }
+        self.hoard_report().await
+    }
+
+    /// What is wanted and not here.
+    pub(super) async fn hoard_report(&self) -> Result<HoardReport, Failure> {
+        let report = self.core.hoard_look().await.map_err(|error| failure("hoard", &error))?;
+        let walking = locked(&self.core.hoard).walking;
+        Ok(self.reported(report, walking))
+    }
+
+    fn reported(&self, report: Report, walking: bool) -> HoardReport {
+        let missing = report.missing.into_iter().map(|missing| {
+            let above = self.path_of(missing.id).unwrap_or_else(|| missing.id.fid.to_string());
+            NotHere {
+                path: match missing.path.is_empty() {
+                    true => above,
+                    false => format!("{above}/{}", escape(&missing.path)),
+                },
+                why: missing.why,
+                bytes: missing.bytes,
+                priority: missing.priority,
+            }
+        });
+        HoardReport {
+            walking,
+            objects: report.objects,
+            bytes: report.bytes,
+            room: report.room,
+            missing: missing.collect(),
+        }
+    }
+
+    /// Walks that nobody asks for happen, or do not.
+    pub(super) fn hoard_switch(&self, on: bool) {
+        locked(&self.core.hoard).off = !on;
+    }
+}

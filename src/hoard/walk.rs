@@ -1,0 +1,204 @@
+//! A walk: binds the wishes, validates what they mean, fetches what is missing.
+
+use std::time::Duration;
+
+use coda_proto::Kind;
+
+use super::bind::{Bound, From};
+use crate::{
+    error::Error,
+    ops::{Core, Result, is_disconnected, locked},
+    store::Wish,
+    venus::face::ObjectId,
+};
+
+/// Between two walks that nobody asked for.
+const EVERY: Duration = Duration::from_secs(600);
+/// Of the cache, wishes may take so many of so many parts.
+const SHARE: (u64, u64) = (3, 4);
+
+/// Something that is wanted and not here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The object; of what is bound to nothing, the directory where that shows.
+    pub id: ObjectId,
+    /// Names below it that are bound to nothing.
+    pub path: Vec<u8>,
+    /// `Missing/Invalid`, `No room`, or `Not bound: ` and the cause.
+    pub why: String,
+    /// Bytes that would have to be fetched, as far as they are known.
+    pub bytes: u64,
+    /// How much it is wanted.
+    pub priority: u32,
+}
+
+/// What a walk or a look found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Objects that the wishes mean.
+    pub objects: u64,
+    /// Bytes of them that are here.
+    pub bytes: u64,
+    /// Bytes that wishes may take.
+    pub room: u64,
+    /// What is not here, the most wanted first.
+    pub missing: Vec<Missing>,
+}
+
+/// The state of hoarding.
+#[derive(Debug, Default)]
+pub struct Hoard {
+    /// A walk is under way.
+    pub walking: bool,
+    /// Walks that nobody asks for are left out.
+    pub off: bool,
+    /// The task that walks is there.
+    ticking: bool,
+}
+
+impl Core {
+    /// Walks now and then, as long as there are wishes. One task, however often this is called.
+    pub(crate) fn keep_hoarding(&self) -> Result<()> {
+        if self.cache.store(|store| store.wishes())?.is_empty()
+            || std::mem::replace(&mut locked(&self.hoard).ticking, true)
+        {
+            return Ok(());
+        }
+        let core = self.weak();
+        self.spawn(async move {
+            loop {
+                tokio::time::sleep(EVERY).await;
+                let Some(core) = core.upgrade() else { return };
+                let off = locked(&core.hoard).off;
+                if !off && let Err(error) = core.hoard_walk().await {
+                    tracing::info!(%error, "the hoard was not walked");
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Fetches what the wishes want. A second walk at the same time only looks.
+    pub(crate) async fn hoard_walk(&self) -> Result<Report> {
+        if std::mem::replace(&mut locked(&self.hoard).walking, true) {
+            return self.hoard_look().await;
+        }
+        self.say("cache", "BeginStatusWalk");
+        let walked = self.walk().await;
+        locked(&self.hoard).walking = false;
+        let report = walked?;
+        let text = format!("EndDataWalk [{} objects, {} missing]", report.objects, report.missing.len());
+        self.say("cache", text);
+        Ok(report)
+    }
+
+    async fn walk(&self) -> Result<Report> {
+        let wishes = self.cache.store(|store| store.wishes())?;
+        let most = self.cache.space().objects * SHARE.0 / SHARE.1;
+        let bound = self.bind(&wishes, From::Servers, most as usize).await?;
+        let order = by_priority(&bound);
+        self.cache.store(|store| store.set_hoarded(&order))?;
+        self.say("cache", format!("EndStatusWalk [{} objects]", order.len()));
+        let mut report = self.begun(&bound, &wishes);
+        for (id, priority) in order {
+            match self.have(id, report.room - report.bytes).await {
+                Ok(Have::Here(bytes)) => report.bytes += bytes,
+                Ok(Have::NoRoom(bytes)) => report.missing.push(missing(id, "No room", bytes, priority)),
+                Err(Error::Gone(_)) => {}
+                Err(Error::NoSpace(_)) => report.missing.push(missing(id, "No room", 0, priority)),
+                Err(error) => {
+                    let why =
+                        if is_disconnected(&error) { "Missing/Invalid".into() } else { error.to_string() };
+                    report.missing.push(missing(id, &why, 0, priority));
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    /// Validates an object and fetches what it holds, if that is not more than `room`.
+    async fn have(&self, id: ObjectId, room: u64) -> Result<Have> {
+        if id.fid.is_directory() {
+            self.directory(id).await?;
+            return Ok(Have::Here(0));
+        }
+        let view = self.current(id).await?;
+        if view.row.status.kind != Kind::File {
+            return Ok(Have::Here(0));
+        }
+        let length = view.row.status.length;
+        if view.row.has_contents() {
+            return Ok(Have::Here(length));
+        }
+        if length > room {
+            return Ok(Have::NoRoom(length));
+        }
+        let _held = self.cache.locks.hold([id]).await;
+        self.contents_held(id).await?;
+        Ok(Have::Here(length))
+    }
+
+    /// What the wishes want and what of it is here, without asking anybody.
+    pub(crate) async fn hoard_look(&self) -> Result<Report> {
+        let wishes = self.cache.store(|store| store.wishes())?;
+        let most = self.cache.space().objects * SHARE.0 / SHARE.1;
+        let bound = self.bind(&wishes, From::Cache, most as usize).await?;
+        let mut report = self.begun(&bound, &wishes);
+        for (id, priority) in by_priority(&bound) {
+            match self.cache.view(id)? {
+                Some(view) if view.row.status.kind == Kind::File => {
+                    let length = view.row.status.length;
+                    match view.row.has_contents() || view.row.status.siblings.is_empty() {
+                        true => report.bytes += length,
+                        false => report.missing.push(missing(id, "Missing/Invalid", length, priority)),
+                    }
+                }
+                Some(view) if view.row.status.kind == Kind::Directory && !view.row.complete => {
+                    report.missing.push(missing(id, "Missing/Invalid", 0, priority));
+                }
+                Some(_) => {}
+                None => report.missing.push(missing(id, "Missing/Invalid", 0, priority)),
+            }
+        }
+        Ok(report)
+    }
+
+    fn begun(&self, bound: &Bound, wishes: &[Wish]) -> Report {
+        let highest = wishes.first().map_or(0, |wish| wish.priority);
+        let unbound = bound.unbound.iter().map(|(id, path, why)| Missing {
+            id: *id,
+            path: path.clone(),
+            why: why.clone(),
+            bytes: 0,
+            priority: highest,
+        });
+        let mut report = Report {
+            objects: bound.objects.len() as u64,
+            bytes: 0,
+            room: self.cache.space().total * SHARE.0 / SHARE.1,
+            missing: unbound.collect(),
+        };
+        if bound.full {
+            let root = bound.objects.keys().next().copied();
+            report.missing.extend(root.map(|id| missing(id, "No room: too many objects", 0, highest)));
+        }
+        report
+    }
+}
+
+enum Have {
+    Here(u64),
+    NoRoom(u64),
+}
+
+fn missing(id: ObjectId, why: &str, bytes: u64, priority: u32) -> Missing {
+    Missing { id, path: Vec::new(), why: why.to_owned(), bytes, priority }
+}
+
+/// The most wanted first; between equals, directories before what is in them.
+fn by_priority(bound: &Bound) -> Vec<(ObjectId, u32)> {
+    let mut order: Vec<(ObjectId, u32)> =
+        bound.objects.iter().map(|(id, priority)| (*id, *priority)).collect();
+    order.sort_by_key(|(id, priority)| (std::cmp::Reverse(*priority), !id.fid.is_directory(), *id));
+    order
+}

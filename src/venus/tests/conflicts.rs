@@ -1,0 +1,395 @@
+//! Two people change one thing while they do not see each other, and find both versions afterwards.
+
+use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use coda_proto::control::{Conflict, How, Reply, Request};
+
+use super::world::*;
+use crate::{
+    control::Manager,
+    error::Error,
+    venus::face::{Face, RenameMode},
+};
+
+/// Two servers and two clients, each of which is about to see one server only.
+struct Parted {
+    world: Arc<World>,
+    a: Client,
+    b: Client,
+}
+
+impl Parted {
+    fn new() -> Parted {
+        let world = World::new(2);
+        let (a, b) = (world.client("laptop"), world.client("desk"));
+        Parted { world, a, b }
+    }
+
+    fn part(&self) {
+        self.world.parted.store(true, Ordering::Relaxed);
+        assert!(self.a.venus.peers().disconnect(&["srv2".into()]).is_empty());
+        assert!(self.b.venus.peers().disconnect(&["srv1".into()]).is_empty());
+    }
+
+    async fn meet(&self) {
+        self.world.parted.store(false, Ordering::Relaxed);
+        for client in [&self.a, &self.b] {
+            client.venus.peers().reconnect(&[]);
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+}
+
+/// A file that both have changed.
+async fn both_wrote(name: &str) -> Parted {
+    let parted = Parted::new();
+    parted.a.write(name, "start").await.unwrap();
+    parted.b.read(name).await.unwrap();
+    parted.part();
+    parted.a.write(name, "from the laptop").await.unwrap();
+    parted.b.write(name, "from the desk").await.unwrap();
+    parted.meet().await;
+    parted
+}
+
+async fn names(client: &Client) -> Vec<String> {
+    client.ls("").await.unwrap().into_iter().filter(|name| name != "home").collect()
+}
+
+/// What shows: the plain name's contents and the other's name and contents.
+async fn seen(client: &Client) -> (String, String, String) {
+    let names = names(client).await;
+    assert_eq!((names.len(), names[0].as_str()), (2, "f"), "{names:?}");
+    let shown = client.read("f").await.unwrap();
+    let other = client.read(&names[1]).await.unwrap();
+    (shown, names[1].clone(), other)
+}
+
+async fn conflicts(client: &Client, path: &str) -> Vec<Conflict> {
+    let request = Request::Conflicts { paths: vec![path.into()] };
+    match client.venus.answer(ME, request).await.unwrap() {
+        Reply::Conflicts(conflicts) => conflicts,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn resolve(client: &Client, path: &str, how: How) -> Result<Reply, coda_proto::control::Failure> {
+    let request = Request::Resolve { path: format!("/coda/{REALM}/{path}"), how: Some(how) };
+    client.venus.answer(ME, request).await
+}
+
+/// Both see one file with these contents, and no other version.
+async fn settled(parted: &Parted, contents: &str) {
+    for client in [&parted.a, &parted.b] {
+        assert_eq!(names(client).await, ["f"]);
+        assert_eq!(client.read("f").await.unwrap(), contents);
+        assert!(conflicts(client, &format!("/coda/{REALM}")).await.is_empty());
+    }
+    parted.b.write("f", "goes on").await.unwrap();
+    assert_eq!(parted.a.read("f").await.unwrap(), "goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_versions_show_under_the_same_names_at_both_clients() {
+    let parted = both_wrote("f").await;
+    let (shown, name, other) = seen(&parted.a).await;
+    assert_eq!(seen(&parted.b).await, (shown.clone(), name.clone(), other.clone()));
+    let mut both = [shown, other.clone()];
+    both.sort();
+    assert_eq!(both, ["from the desk", "from the laptop"]);
+    let host = if other == "from the desk" { "desk" } else { "laptop" };
+    assert!(name.starts_with(&format!("f.conflict-{host}-2")), "{name}");
+    let third = parted.world.client("third");
+    assert_eq!(seen(&third).await.1, name);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_in_conflict_is_not_written_and_a_version_never() {
+    let parted = both_wrote("f").await;
+    let (shown, name, other) = seen(&parted.a).await;
+    assert!(matches!(parted.a.write("f", "no").await, Err(Error::Undecided(_))));
+    assert!(matches!(parted.a.write(&name, "no").await, Err(Error::Access(_))));
+    parted.a.write("new", "replaces it?").await.unwrap();
+    let root = parted.a.stat("").await.unwrap().id;
+    let over = parted.a.venus.rename(ME, (root, b"new"), (root, b"f"), RenameMode::Replace).await;
+    assert!(matches!(over, Err(Error::Undecided(_))), "{over:?}");
+    let taken = parted.a.venus.mkdir(ME, root, name.as_bytes(), 0o755).await;
+    assert!(matches!(taken, Err(Error::Exists(_))), "{taken:?}");
+    let away = parted.a.venus.rename(ME, (root, name.as_bytes()), (root, b"g"), RenameMode::Replace).await;
+    assert!(matches!(away, Err(Error::CrossDirectory(_))), "a copy is made instead: {away:?}");
+    parted.a.venus.unlink(ME, root, b"new").await.unwrap();
+    assert_eq!(seen(&parted.b).await, (shown, name, other));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ours_and_theirs_are_what_this_machine_and_the_other_made() {
+    for (how, contents) in [(How::Ours, "from the laptop"), (How::Theirs, "from the desk")] {
+        let parted = both_wrote("f").await;
+        resolve(&parted.a, "f", how).await.unwrap();
+        settled(&parted, contents).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_is_what_was_written_last() {
+    let parted = both_wrote("f").await;
+    resolve(&parted.a, "f", How::Newest).await.unwrap();
+    settled(&parted, "from the desk").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_version_and_any_other_file_can_be_taken() {
+    let parted = both_wrote("f").await;
+    let (_, name, other) = seen(&parted.b).await;
+    resolve(&parted.b, "f", How::Take(format!("/coda/{REALM}/{name}"))).await.unwrap();
+    settled(&parted, &other).await;
+
+    let parted = both_wrote("f").await;
+    parted.b.write("merged", "both").await.unwrap();
+    resolve(&parted.b, "f", How::Take(format!("/coda/{REALM}/merged"))).await.unwrap();
+    let root = parted.b.stat("").await.unwrap().id;
+    parted.b.venus.unlink(ME, root, b"merged").await.unwrap();
+    settled(&parted, "both").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_renamed_to_the_name_is_the_one_that_stays() {
+    let parted = both_wrote("f").await;
+    let (_, name, other) = seen(&parted.a).await;
+    let root = parted.a.stat("").await.unwrap().id;
+    let (from, to) = ((root, name.as_bytes()), (root, &b"f"[..]));
+    parted.a.venus.rename(ME, from, to, RenameMode::Replace).await.unwrap();
+    settled(&parted, &other).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn removing_a_version_leaves_the_other_and_removing_all_names_leaves_nothing() {
+    let parted = both_wrote("f").await;
+    let (shown, name, _) = seen(&parted.a).await;
+    let root = parted.a.stat("").await.unwrap().id;
+    parted.a.venus.unlink(ME, root, name.as_bytes()).await.unwrap();
+    settled(&parted, &shown).await;
+
+    let parted = both_wrote("f").await;
+    let (_, name, other) = seen(&parted.a).await;
+    let root = parted.a.stat("").await.unwrap().id;
+    parted.a.venus.unlink(ME, root, b"f").await.unwrap();
+    assert_eq!(parted.b.read("f").await.unwrap(), other);
+    parted.a.venus.unlink(ME, root, name.as_bytes()).await.unwrap();
+    assert_eq!(names(&parted.b).await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn equal_contents_written_at_both_sides_are_no_conflict() {
+    let parted = Parted::new();
+    parted.a.write("f", "start").await.unwrap();
+    parted.b.read("f").await.unwrap();
+    parted.part();
+    parted.a.write("f", "the same").await.unwrap();
+    parted.b.write("f", "the same").await.unwrap();
+    parted.meet().await;
+    settled(&parted, "the same").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_made_while_a_replica_is_away_holds_when_it_comes_back() {
+    let parted = both_wrote("f").await;
+    seen(&parted.a).await;
+    parted.world.kill(2);
+    resolve(&parted.a, "f", How::Ours).await.unwrap();
+    parted.world.boot(2);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    parted.world.kill(1);
+    assert_eq!(parted.world.client("third").read("f").await.unwrap(), "from the laptop");
+    parted.world.boot(1);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    settled(&parted, "from the laptop").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn conflicts_are_listed_with_path_machine_and_size() {
+    let parted = both_wrote("f").await;
+    let (_, name, _) = seen(&parted.a).await;
+    let third = parted.world.client("third");
+    let listed = conflicts(&third, &format!("/coda/{REALM}")).await;
+    let [conflict] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((conflict.path.as_str(), conflict.kind.as_str()), ("/coda/example.org/f", "contents"));
+    let mut hosts: Vec<_> = conflict.versions.iter().map(|v| (v.host.as_str(), v.length, v.ours)).collect();
+    hosts.sort();
+    assert_eq!(hosts, [("desk", 13, false), ("laptop", 15, false)]);
+    assert_eq!(conflict.versions[1].path, format!("/coda/{REALM}/{name}"));
+    let refused = resolve(&third, "f", How::Ours).await.unwrap_err();
+    assert!(refused.why.contains("no version was made on this machine"), "{refused:?}");
+    assert!(conflicts(&parted.a, &format!("/coda/{REALM}/home")).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_is_read_again_without_servers_and_after_a_restart() {
+    let parted = both_wrote("f").await;
+    let (shown, name, other) = seen(&parted.a).await;
+    parted.world.kill(1);
+    parted.world.kill(2);
+    assert_eq!(seen(&parted.a).await, (shown.clone(), name.clone(), other.clone()));
+    let again = parted.world.crashed(&parted.a, "laptop-again");
+    assert_eq!(again.read(&name).await.unwrap(), other);
+    assert_eq!(again.read("f").await.unwrap(), shown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_of_one_name_show_beside_each_other_after_their_machines() {
+    let parted = Parted::new();
+    for client in [&parted.a, &parted.b] {
+        client.ls("").await.unwrap();
+    }
+    parted.part();
+    parted.a.mkdir("d").await.unwrap();
+    parted.a.write("d/x", "x").await.unwrap();
+    parted.b.mkdir("d").await.unwrap();
+    parted.b.write("d/y", "y").await.unwrap();
+    parted.meet().await;
+    let listed = names(&parted.a).await;
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    assert_eq!(names(&parted.b).await, listed);
+    assert!(
+        listed[1].starts_with("d.conflict-laptop-2") || listed[1].starts_with("d.conflict-desk-2"),
+        "{listed:?}"
+    );
+    let third = parted.world.client("third");
+    let mut inside = third.ls(&listed[1]).await.unwrap();
+    inside.extend(third.ls("d").await.unwrap());
+    inside.sort();
+    assert_eq!(inside, ["x", "y"]);
+    let listed = conflicts(&third, &format!("/coda/{REALM}")).await;
+    assert_eq!((listed.len(), listed[0].kind.as_str(), listed[0].versions.len()), (1, "name", 2));
+}
+
+async fn ask(client: &Client, request: Request) -> Reply {
+    client.venus.answer(ME, request).await.unwrap()
+}
+
+/// Undoes the latest decision of a client.
+async fn undo_latest(client: &Client) {
+    let Reply::Undoable(undos) = ask(client, Request::Undo { id: None }).await else { panic!() };
+    assert_eq!(undos[0].path, format!("/coda/{REALM}/f"));
+    ask(client, Request::Undo { id: Some(undos[0].id) }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_is_undone_and_what_was_written_since_stays_too() {
+    let parted = both_wrote("f").await;
+    resolve(&parted.a, "f", How::Ours).await.unwrap();
+    parted.b.write("f", "written since").await.unwrap();
+    let again = parted.world.crashed(&parted.a, "laptop-again");
+    again.ls("").await.unwrap();
+    undo_latest(&again).await;
+    let mut both = Vec::new();
+    for name in names(&parted.b).await {
+        both.push(parted.b.read(&name).await.unwrap());
+    }
+    both.sort();
+    assert_eq!(both, ["from the desk", "written since"]);
+    let Reply::Undoable(undos) = ask(&again, Request::Undo { id: None }).await else { panic!() };
+    assert!(undos.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_was_removed_comes_back_too() {
+    let parted = both_wrote("f").await;
+    let (shown, name, other) = seen(&parted.a).await;
+    let root = parted.a.stat("").await.unwrap().id;
+    parted.a.venus.unlink(ME, root, name.as_bytes()).await.unwrap();
+    undo_latest(&parted.a).await;
+    let (now, _, back) = seen(&parted.b).await;
+    let mut all = [now, back];
+    all.sort();
+    let mut before = [shown, other];
+    before.sort();
+    assert_eq!(all, before);
+}
+
+/// A name that both gave to a file of their own.
+async fn both_made(name: &str) -> Parted {
+    let parted = Parted::new();
+    for client in [&parted.a, &parted.b] {
+        client.ls("").await.unwrap();
+    }
+    parted.part();
+    parted.a.write(name, "made on the laptop").await.unwrap();
+    parted.b.write(name, "made on the desk").await.unwrap();
+    parted.meet().await;
+    parted
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_files_of_one_name_one_is_taken_and_the_other_comes_back_when_that_is_undone() {
+    let parted = both_made("f").await;
+    assert_eq!(names(&parted.a).await.len(), 2);
+    resolve(&parted.a, "f", How::Theirs).await.unwrap();
+    for client in [&parted.a, &parted.b] {
+        assert_eq!(names(client).await, ["f"]);
+        assert_eq!(client.read("f").await.unwrap(), "made on the desk");
+    }
+    undo_latest(&parted.a).await;
+    assert_eq!(names(&parted.b).await, ["f", "f.2"]);
+    assert_eq!(parted.b.read("f.2").await.unwrap(), "made on the laptop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_are_kept_under_names_of_their_own() {
+    for parted in [both_made("f").await, both_wrote("f").await] {
+        resolve(&parted.b, "f", How::Both).await.unwrap();
+        let both = names(&parted.a).await;
+        assert!(both.len() == 2 && both[0] == "f" && both[1].starts_with("f."), "{both:?}");
+        assert!(!both[1].contains("conflict"), "{both:?}");
+        let mut contents = Vec::new();
+        for name in &both {
+            contents.push(parted.a.read(name).await.unwrap());
+            parted.a.write(name, "goes on").await.unwrap();
+        }
+        assert!(contents[0] != contents[1], "{contents:?}");
+        assert!(conflicts(&parted.a, &format!("/coda/{REALM}")).await.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn directories_of_one_name_are_never_removed_by_a_decision() {
+    let parted = Parted::new();
+    for client in [&parted.a, &parted.b] {
+        client.ls("").await.unwrap();
+    }
+    parted.part();
+    parted.a.mkdir("d").await.unwrap();
+    parted.a.write("d/x", "x").await.unwrap();
+    parted.b.mkdir("d").await.unwrap();
+    parted.b.write("d/y", "y").await.unwrap();
+    parted.meet().await;
+    resolve(&parted.a, "d", How::Ours).await.unwrap();
+    let both = names(&parted.b).await;
+    assert_eq!(both.len(), 2, "{both:?}");
+    assert_eq!(parted.b.read("d/x").await.unwrap(), "x");
+    assert_eq!(parted.b.read(&format!("{}/y", both[1])).await.unwrap(), "y");
+    assert!(conflicts(&parted.b, &format!("/coda/{REALM}")).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_history_that_grew_at_both_sides_is_merged_where_a_rule_says_so() {
+    let parted = Parted::new();
+    parted.a.write(".codamerge", "history append\n").await.unwrap();
+    for name in ["history", "other"] {
+        parted.a.write(name, "ls\n").await.unwrap();
+        parted.b.read(name).await.unwrap();
+    }
+    parted.part();
+    for name in ["history", "other"] {
+        parted.a.write(name, "ls\nmake\n").await.unwrap();
+        parted.b.write(name, "ls\nvi f\n").await.unwrap();
+    }
+    parted.meet().await;
+    parted.a.ls("").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let merged = parted.b.read("history").await.unwrap();
+    assert!(["ls\nmake\nvi f\n", "ls\nvi f\nmake\n"].contains(&merged.as_str()), "{merged:?}");
+    let left = names(&parted.b).await;
+    assert_eq!(left.len(), 4, "only the one without a rule is in conflict: {left:?}");
+    assert!(left[3].starts_with("other.conflict-"), "{left:?}");
+}

@@ -1,0 +1,167 @@
+//! What people want to have here is fetched ahead, stays, and is there when no server can be reached.
+
+use std::time::Duration;
+
+use coda_proto::control::{Failure, HoardReport, Reply, Request};
+
+use super::world::*;
+use crate::{
+    control::Manager,
+    error::Error,
+    venus::{VenusConfig, face::Face},
+};
+
+fn at(path: &str) -> String {
+    format!("/coda/{REALM}/{path}")
+}
+
+async fn ask(client: &Client, request: Request) -> Result<Reply, Failure> {
+    client.venus.answer(ME, request).await
+}
+
+async fn add(client: &Client, path: &str, attributes: &str) {
+    ask(client, Request::HoardAdd { path: at(path), attributes: attributes.into() }).await.unwrap();
+}
+
+/// Walks, and answers what is missing after it.
+async fn walk(client: &Client) -> HoardReport {
+    let mut answer = ask(client, Request::HoardWalk).await.unwrap();
+    loop {
+        match answer {
+            Reply::HoardReport(report) if !report.walking => return report,
+            Reply::HoardReport(_) => {}
+            other => panic!("{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        answer = ask(client, Request::HoardVerify).await.unwrap();
+    }
+}
+
+async fn paths(client: &Client) -> Vec<String> {
+    match ask(client, Request::HoardList { uid: None }).await.unwrap() {
+        Reply::Hoard(wishes) => wishes
+            .into_iter()
+            .map(|wish| format!("{} {}:{}", wish.inside, wish.priority, wish.reach))
+            .collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A project made by another client.
+async fn project(world: &std::sync::Arc<World>) {
+    let maker = world.client("maker");
+    for dir in ["p", "p/src", "p/src/deep", "q"] {
+        maker.mkdir(dir).await.unwrap();
+    }
+    for file in ["p/README", "p/src/main.c", "p/src/deep/x.c", "q/other"] {
+        maker.write(file, format!("contents of {file}")).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_hoarded_is_read_without_servers_though_nobody_looked_at_it_before() {
+    let world = World::new(2);
+    project(&world).await;
+    let a = world.client("a");
+    add(&a, "p", "100:d+").await;
+    let report = walk(&a).await;
+    assert!(report.missing.is_empty(), "{report:?}");
+    world.kill(1);
+    world.kill(2);
+    for file in ["p/README", "p/src/main.c", "p/src/deep/x.c"] {
+        assert_eq!(a.read(file).await.unwrap(), format!("contents of {file}"));
+    }
+    assert!(matches!(a.read("q/other").await, Err(Error::Disconnected(_))));
+    let again = world.crashed(&a, "again");
+    assert_eq!(again.read("p/src/deep/x.c").await.unwrap(), "contents of p/src/deep/x.c");
+    assert_eq!(paths(&again).await, ["./p 100:d+"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_are_one_level_and_a_wish_without_a_plus_is_spelt_out() {
+    let world = World::new(1);
+    project(&world).await;
+    let a = world.client("a");
+    add(&a, "p", "c+").await;
+    add(&a, "q", "7:c").await;
+    assert_eq!(paths(&a).await, ["./p 10:c+", "./q 7:", "./q/other 7:"]);
+    assert!(walk(&a).await.missing.is_empty());
+    world.kill(1);
+    assert_eq!(a.read("p/README").await.unwrap(), "contents of p/README");
+    assert_eq!(a.read("q/other").await.unwrap(), "contents of q/other");
+    assert!(a.read("p/src/main.c").await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_later_and_what_changes_is_fetched_by_the_walks_that_nobody_asks_for() {
+    let world = World::new(2);
+    project(&world).await;
+    let a = world.client("a");
+    add(&a, "p", "d+").await;
+    walk(&a).await;
+    let b = world.client("b");
+    b.write("p/src/new.c", "new").await.unwrap();
+    b.write("p/README", "changed").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(660)).await;
+    world.kill(1);
+    world.kill(2);
+    assert_eq!(a.read("p/src/new.c").await.unwrap(), "new");
+    assert_eq!(a.read("p/README").await.unwrap(), "changed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_else_evicts_what_is_hoarded_and_what_does_not_fit_is_named() {
+    let world = World::new(1);
+    let b = world.client("b");
+    b.mkdir("p").await.unwrap();
+    b.write("p/kept", vec![1; 40_000]).await.unwrap();
+    b.write("p/large", vec![2; 80_000]).await.unwrap();
+    b.mkdir("work").await.unwrap();
+    for n in 0..10 {
+        b.write(&format!("work/f{n}"), vec![n; 20_000]).await.unwrap();
+    }
+    let a = world.client_with("a", VenusConfig { cache_bytes: 120_000, ..VenusConfig::default() });
+    add(&a, "p/kept", "900").await;
+    add(&a, "p/large", "5").await;
+    let report = walk(&a).await;
+    assert_eq!((report.room, report.bytes), (90_000, 40_000), "{report:?}");
+    assert_eq!(report.missing.len(), 1, "{report:?}");
+    assert_eq!(report.missing[0].path, at("p/large"));
+    for n in 0..10 {
+        assert_eq!(a.bytes(&format!("work/f{n}")).await.unwrap(), vec![n; 20_000]);
+    }
+    world.kill(1);
+    assert_eq!(a.bytes("p/kept").await.unwrap(), vec![1; 40_000]);
+    assert!(a.bytes("work/f0").await.is_err(), "what nobody hoards goes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_hoarded_no_longer_may_go() {
+    let world = World::new(1);
+    project(&world).await;
+    let a = world.client("a");
+    add(&a, "p", "d+").await;
+    walk(&a).await;
+    assert!(!a.venus.core.cache.store(|store| store.hoarded()).unwrap().is_empty());
+    ask(&a, Request::HoardDelete { path: at("p") }).await.unwrap();
+    walk(&a).await;
+    assert!(a.venus.core.cache.store(|store| store.hoarded()).unwrap().is_empty());
+    assert!(ask(&a, Request::HoardDelete { path: at("p") }).await.is_err());
+    let refused = ask(&a, Request::HoardAdd { path: at("p"), attributes: "0".into() }).await;
+    assert!(refused.unwrap_err().why.contains("out of range"));
+    assert!(ask(&a, Request::HoardAdd { path: at("nothing"), attributes: String::new() }).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_wish_no_longer_finds_is_told() {
+    let world = World::new(1);
+    project(&world).await;
+    let a = world.client("a");
+    add(&a, "q/other", "").await;
+    let dir = a.stat("q").await.unwrap().id;
+    a.venus.unlink(ME, dir, b"other").await.unwrap();
+    let report = walk(&a).await;
+    let [missing] = &report.missing[..] else { panic!("{report:?}") };
+    assert_eq!(missing.path, at("q/other"));
+    assert!(missing.why.starts_with("Not bound: "), "{missing:?}");
+}
