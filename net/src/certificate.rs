@@ -151,6 +151,11 @@ fn uri(certificate: &CertificateDer<'_>) -> Result<String, String> {
     }
 }
 
+/// The key that a certificate certifies, as its algorithm writes it.
+pub(crate) fn public_key(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, String> {
+    Ok(parse(certificate)?.public_key().subject_public_key.data.to_vec())
+}
+
 fn begin(certificate: &CertificateDer<'_>) -> Result<UnixTime, String> {
     let seconds = parse(certificate)?.validity().not_before.timestamp();
     Ok(UnixTime::since_unix_epoch(Duration::from_secs(seconds.max(0) as u64)))

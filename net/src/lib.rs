@@ -24,6 +24,7 @@ pub mod metrics;
 mod pool;
 #[cfg(feature = "testing")]
 pub mod relay;
+pub mod seal;
 mod serve;
 pub mod session;
 pub mod tls;
@@ -35,7 +36,7 @@ use coda_proto::ServerId;
 pub use authority::Authority;
 pub use credentials::Credentials;
 pub use dialer::{Dialer, Names, SystemNames};
-pub use listener::{Limits, Listener};
+pub use listener::{Hears, Limits, Listener};
 pub use session::SessionStream;
 pub use trust::Trust;
 

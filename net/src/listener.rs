@@ -28,6 +28,27 @@ pub struct Limits {
     pub working_every: Duration,
     /// And for how long: then we admit that something hangs, by silence.
     pub working_for: Duration,
+    /// Which addresses are heard at all.
+    pub hears: Hears,
+}
+
+/// Which addresses a door hears. Whoever else knocks gets no answer whatever.
+#[derive(Clone, Default)]
+pub enum Hears {
+    /// All.
+    #[default]
+    Everybody,
+    /// Those of which this says so. They may not move to another address, as others may.
+    Only(Arc<dyn Fn(SocketAddr) -> bool + Send + Sync>),
+}
+
+impl std::fmt::Debug for Hears {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Hears::Everybody => "Everybody",
+            Hears::Only(_) => "Only",
+        })
+    }
 }
 
 impl Default for Limits {
@@ -41,6 +62,7 @@ impl Default for Limits {
             patience: Duration::from_secs(30),
             working_every: Duration::from_secs(2),
             working_for: Duration::from_secs(120),
+            hears: Hears::Everybody,
         }
     }
 }
@@ -87,6 +109,7 @@ impl Listener {
         let failed = |error| ListenError::Socket(address, error);
         let mut config = ServerConfig::with_crypto(Arc::new(tls::server(credentials)?));
         config.transport_config(transport::tuning(false));
+        config.migration(matches!(limits.hears, Hears::Everybody));
         let endpoint = Endpoint::new(
             transport::server_end(&credentials.key()),
             Some(config),
@@ -126,6 +149,13 @@ async fn accept(endpoint: Endpoint, service: Arc<dyn Service>, limits: Arc<Limit
     let handshakes = Arc::new(Semaphore::new(limits.handshakes));
     let memory = Arc::new(serve::Memory::new(limits.held_in_all));
     while let Some(incoming) = endpoint.accept().await {
+        if let Hears::Only(hears) = &limits.hears
+            && !hears(incoming.remote_address())
+        {
+            tracing::debug!(peer = %incoming.remote_address(), "not heard: its address is not allowed");
+            incoming.ignore();
+            continue;
+        }
         let Ok(place) = places.clone().try_acquire_owned() else {
             incoming.refuse();
             continue;

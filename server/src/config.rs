@@ -4,6 +4,8 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use coda_proto::ServerId;
 
+use crate::location::Seal;
+
 /// Where a server keeps everything, and how hard it tries.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -17,6 +19,8 @@ pub struct ServerConfig {
     pub signer: Option<Signer>,
     /// What is kept, and for how long.
     pub limits: Limits,
+    /// Signs and checks entries of the realm's log; without one they are believed as they come.
+    pub seal: Option<Sealing>,
 }
 
 /// How much a server keeps, and for how long.
@@ -51,6 +55,7 @@ impl ServerConfig {
             durability: Durability::Full,
             crash: None,
             signer: None,
+            seal: None,
             limits: Limits::default(),
         }
     }
@@ -107,6 +112,16 @@ pub struct Signer(pub Arc<Sign>);
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Signer")
+    }
+}
+
+/// What proves the entries of the realm's log.
+#[derive(Clone)]
+pub struct Sealing(pub Arc<dyn Seal>);
+
+impl fmt::Debug for Sealing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealing")
     }
 }
 

@@ -28,5 +28,5 @@ pub mod status;
 pub mod store;
 pub mod volume;
 
-pub use config::{CrashHook, CrashPoint, Durability, Limits, ServerConfig, Signed, Signer};
+pub use config::{CrashHook, CrashPoint, Durability, Limits, Sealing, ServerConfig, Signed, Signer};
 pub use server::Server;

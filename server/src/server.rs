@@ -13,7 +13,11 @@ use coda_proto::{Code, Refusal, ServerId, VolumeId, wire};
 use crate::{
     config::ServerConfig,
     env::Env,
-    location::{Realm, load::changed_groups},
+    location::{
+        Chronicle, Realm,
+        load::changed_groups,
+        log::{self, Step},
+    },
     resolution, scrub,
     session::Sessions,
     store::{NewReplica, RealmStore, Replica, StoreError, StoreLock, replica_dir},
@@ -29,6 +33,12 @@ pub struct Server {
     env: Arc<dyn Env>,
     store: RealmStore,
     realm: RwLock<Arc<Realm>>,
+    /// The log that leads to `realm`. Held while a step of it is persisted, never across an await.
+    chronicle: Mutex<Chronicle>,
+    /// Whether somebody tells the others of the log until they all know.
+    telling: AtomicBool,
+    /// Told whenever `realm` is another.
+    changed: tokio::sync::watch::Sender<u64>,
     volumes: RwLock<BTreeMap<VolumeId, Arc<Volume>>>,
     sessions: Arc<Sessions>,
     lock: Mutex<Option<StoreLock>>,
@@ -48,6 +58,7 @@ impl Server {
         let boot = env.random().max(1);
         let store = RealmStore::open(&config.dir, boot, config.durability)?;
         let (id, realm) = store.load()?;
+        let chronicle = store.chronicle(&realm)?;
         let server = Arc::new_cyclic(|me| Server {
             me: me.clone(),
             id,
@@ -57,6 +68,9 @@ impl Server {
             env,
             store,
             realm: RwLock::new(Arc::new(realm)),
+            chronicle: Mutex::new(chronicle),
+            telling: AtomicBool::new(false),
+            changed: tokio::sync::watch::Sender::new(0),
             volumes: RwLock::default(),
             lock: Mutex::new(Some(lock)),
             changing: tokio::sync::Mutex::new(()),
@@ -76,7 +90,7 @@ impl Server {
                 continue;
             }
             let new = before.is_some_and(|before| !before.volumes.contains_key(id));
-            let joining = !new || volume.info.epoch > 1;
+            let joining = !new || log::count(volume.info.epoch) > 1;
             let new = NewReplica { volume: *id, replica: member.replica, acl: volume.acl.clone(), joining };
             Replica::create(&self.config.dir, &new, self.config.durability, self.env.now())?;
         }
@@ -101,29 +115,97 @@ impl Server {
         Ok(())
     }
 
-    /// Takes over a new configuration of the realm, durably, and tells every client what changed for it.
+    /// Takes over a configuration of the realm as if the SCM had appended it to the log: for worlds whose
+    /// servers are told apart from each other, and are to agree.
     pub fn adopt(&self, new: Realm) -> Result<(), StoreError> {
         let old = self.realm();
         if new == *old {
             return Ok(());
         }
+        let mut chronicle = self.chronicle();
+        let entry = chronicle.next(chronicle.term(), &old, &new, 0);
+        let step = chronicle.append(entry)?;
+        self.take(&mut chronicle, step)
+    }
+
+    /// Takes a step of the realm's log: durably, in one transaction, and every client is told what it changes.
+    /// Where entries are cut off, what they had put on this server is set aside.
+    pub(crate) fn take(&self, chronicle: &mut Chronicle, step: Step) -> Result<(), StoreError> {
+        let old = self.realm();
+        let new = match step.keep == chronicle.entries().len() {
+            true => {
+                let next = |realm: Realm, entry| log::apply(Some(&realm), entry);
+                step.entries.iter().try_fold((*old).clone(), next)
+            }
+            false => chronicle.replay(step.keep, &step.entries),
+        }?;
+        if new.name != old.name {
+            let why = format!("it is of {}, and this is a server of {}", new.name, old.name);
+            return Err(coda_proto::Malformed::new("the realm's log", why).into());
+        }
+        let common = match step.keep {
+            0 => Some(new.clone()),
+            keep if keep < chronicle.entries().len() => Some(chronicle.replay(keep, &[])?),
+            _ => None,
+        };
+        if let Some(common) = common {
+            self.set_aside(&old, &common)?;
+        }
         // First the replicas: a crash in between must not make a new volume look like a lost one.
         self.make_replicas(&new, Some(&old))?;
-        self.store.save(&new)?;
+        self.store.follow(chronicle, &step, &new)?;
+        for entry in chronicle.done(step) {
+            tracing::error!(
+                index = entry.index, term = entry.term, writer = entry.writer, what = %entry.what,
+                "a change of the realm is given up: another server had become the SCM"
+            );
+        }
+        if new == *old {
+            return Ok(());
+        }
         let changed = changed_groups(&old, &new);
         let config = new.config;
         *self.realm.write().expect("never held across a panic") = Arc::new(new);
         self.open_volumes(&self.realm())?;
         let mine = |id: &VolumeId| self.realm().replica_at(*id, self.id).is_some();
         let gone: Vec<VolumeId> = self.volumes().keys().filter(|id| !mine(id)).copied().collect();
-        for id in gone {
-            let volume = self.volumes.write().expect("never held across a panic").remove(&id);
-            volume.iter().for_each(|volume| volume.stop());
-        }
+        gone.into_iter().for_each(|id| self.close_volume(id));
         for info in changed {
             self.sessions.announce(&wire::event::Body::GroupChanged(info));
         }
         self.sessions.announce(&wire::event::Body::Config(config));
+        self.changed.send_replace(config);
+        Ok(())
+    }
+
+    /// Ends when the realm is another than it is now.
+    pub fn realm_changed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut changed = self.changed.subscribe();
+        async move { drop(changed.changed().await) }
+    }
+
+    fn close_volume(&self, id: VolumeId) {
+        let volume = self.volumes.write().expect("never held across a panic").remove(&id);
+        volume.iter().for_each(|volume| volume.stop());
+    }
+
+    /// Replicas that only cut-off entries had put here are moved aside, never removed: their ids may come back
+    /// as something else.
+    fn set_aside(&self, old: &Realm, common: &Realm) -> Result<(), StoreError> {
+        for id in old.volumes.keys() {
+            let Some(member) = old.replica_at(*id, self.id) else { continue };
+            if common.replica_at(*id, self.id).is_some_and(|there| there.replica == member.replica) {
+                continue;
+            }
+            self.close_volume(*id);
+            let from = replica_dir(&self.config.dir, member.replica);
+            let to = self.config.dir.join("aside").join(format!("{:08x}-{:016x}", member.replica, self.boot));
+            if from.exists() {
+                tracing::error!(volume = %id, to = %to.display(), "a replica is set aside");
+                std::fs::create_dir_all(to.with_file_name("")).map_err(StoreError::io(&to))?;
+                std::fs::rename(&from, &to).map_err(StoreError::io(&to))?;
+            }
+        }
         Ok(())
     }
 
@@ -170,11 +252,18 @@ impl Server {
     pub fn env(&self) -> &Arc<dyn Env> {
         &self.env
     }
+    /// The log of the realm's configuration.
+    pub fn chronicle(&self) -> std::sync::MutexGuard<'_, Chronicle> {
+        self.chronicle.lock().expect("never held across a panic")
+    }
+    pub(crate) fn telling(&self) -> &AtomicBool {
+        &self.telling
+    }
     pub(crate) fn changing(&self) -> &tokio::sync::Mutex<()> {
         &self.changing
     }
 
-    /// Asks the SCM in the background what changed, unless somebody is asking already.
+    /// Asks the other servers in the background what changed, unless somebody is asking already.
     pub fn refresh_soon(&self) {
         let Some(me) = self.me() else { return };
         if self.refreshing.swap(true, Ordering::Relaxed) {
@@ -184,6 +273,11 @@ impl Server {
             me.refresh().await;
             me.refreshing.store(false, Ordering::Relaxed);
         }));
+    }
+
+    /// Whether it was stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.lock.lock().expect("never held across a panic").is_none()
     }
 
     pub(crate) fn me(&self) -> Option<Arc<Server>> {

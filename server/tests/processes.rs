@@ -15,7 +15,10 @@ use coda_proto::{
     Acl, Fid, Op, Record, Rights, VolumeId,
     wire::{self, request, response::Body},
 };
-use coda_server::{ServerConfig, shell::CodaServer};
+use coda_server::{
+    ServerConfig,
+    shell::{CodaServer, ports::Port},
+};
 use tokio::time::Instant;
 
 /// A running codasrv, killed at the end.
@@ -291,4 +294,117 @@ async fn a_server_shows_its_numbers_on_a_loopback_port() {
     let mut page = String::new();
     stream.read_to_string(&mut page).await.unwrap();
     assert!(page.contains("coda_server_info{realm=\"test.example\""), "{page}");
+}
+
+/// The same condition, asked again until it holds.
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}: never");
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scm_is_lost_another_signs_for_the_realm_and_files_in_the_directory_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    let (at, second_at) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    well(codasrv(&["init", "--realm", "r", "--dir", &text(&one), "--name", "alpha", "--endpoint", &at]));
+    let first = serve(&one);
+    let token = well(volutil(&one, &["invite"]));
+    well(codasrv(&[
+        "join",
+        "--scm",
+        &at,
+        "--token",
+        token.trim(),
+        "--dir",
+        &text(&two),
+        "--name",
+        "beta",
+        "--endpoint",
+        &second_at,
+        "--peer-endpoint",
+        &second_at,
+    ]));
+    let _second = serve(&two);
+    well(volutil(&one, &["create", "home", "alpha", "beta"]));
+    let file = |dir: &Path, name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+    eventually("db/VRList of the other server", || file(&two, "db/VRList").contains("home 7f000002 2"));
+    assert_eq!((file(&two, "db/scm").trim(), file(&two, "hostname").trim()), ("alpha", "beta"));
+    assert!(file(&one, "db/servers").contains("beta\t2"));
+    assert!(one.join("srv/SrvErr").exists() && one.join("vicepa/FTREEDB").exists());
+
+    drop(first);
+    let beta = |arguments: &[&str]| volutil(&one, &[&["--host", second_at.as_str()], arguments].concat());
+    assert!(badly(beta(&["create", "x"])).contains("changed at its SCM, server 1 (alpha)"));
+    let said = well(beta(&["promote-scm", "beta"]));
+    assert!(said.starts_with("server 2 is the SCM, in term 2; not reached yet: server 1 (alpha)"), "{said}");
+    well(beta(&["create", "without", "beta"]));
+    eventually("db/scm", || file(&two, "db/scm").trim() == "beta");
+
+    let _first = serve(&one);
+    let alpha = |arguments: &[&str]| volutil(&one, &[&["--host", at.as_str()], arguments].concat());
+    eventually("the old SCM steps down", || file(&one, "db/scm").trim() == "beta");
+    assert!(badly(alpha(&["create", "y"])).contains("changed at its SCM, server 2 (beta)"));
+    assert!(well(alpha(&["list"])).contains("without 7f000003 1"));
+    let log = well(alpha(&["log"]));
+    assert!(log.contains("\t2.2\tthe SCM is server 2") && !log.contains("given up"), "{log}");
+
+    // By hand, as of old: another name in db/scm, and a replica in VRList.
+    std::fs::write(one.join("db/scm"), "alpha\n").unwrap();
+    let list = file(&one, "db/VRList");
+    let edited = list.replace("without 7f000003 1 02000002 00000000", "without 7f000003 2 02000002 01000009");
+    assert_ne!(list, edited);
+    std::fs::write(one.join("db/VRList"), edited).unwrap();
+    let shown = well(alpha(&["import", "--dry-run"]));
+    assert_eq!(shown, "! the SCM is alpha, was beta\n+ replica 01000009 of without on alpha, joining\n");
+    let done = well(alpha(&["import"]));
+    assert!(done.contains("server 1 is the SCM, in term 3"), "{done}");
+    eventually("the replica joins", || {
+        well(alpha(&["info", "without"])).contains("01000009 on alpha, active")
+    });
+    well(alpha(&["create", "y"]));
+    for (name, answer) in
+        [("updatesrv", "the SCM tells"), ("updateclnt", "follows"), ("rpc2portmap", "one UDP port")]
+    {
+        assert!(well(codasrv(&[name])).contains(answer));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_caller_has_a_port_of_its_own_and_is_heard_from_its_addresses_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("s");
+    let home = home.to_str().unwrap();
+    well(codasrv(&["init", "--realm", "r", "--dir", home, "--name", "a", "--endpoint", "127.0.0.1:2432"]));
+    let any = ([127, 0, 0, 1], 0).into();
+    let ports = [(Port::Client, any), (Port::Peer, any), (Port::Admin, any)];
+    let start = |allow: &[(Port, coda_server::shell::ports::Network)]| {
+        CodaServer::start_at(ServerConfig::new(home), &ports, allow).unwrap()
+    };
+    let server = start(&[]);
+    let at: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    let ask = |at: &str| volutil(Path::new(home), &["--host", at, "list"]);
+    assert!(badly(ask(&at[0])).contains("this is the client port"));
+    assert!(badly(ask(&at[1])).contains("this is the peer port"));
+    assert!(well(ask(&at[2])).contains("7f000001"));
+    let ca = Path::new(home).join("ca.pem");
+    let client = Client::connect(&ca, "r", server.local_addr().port()).await;
+    assert_eq!(client.volume("/").await.members.len(), 1);
+    let elsewhere =
+        Client { target: Target { port: server.addresses()[2].port(), ..client.target.clone() }, ..client };
+    match elsewhere.call(request::Body::GetRealm(wire::GetRealm {})).await {
+        Body::Refusal(refusal) => assert!(refusal.detail.contains("this is the admin port"), "{refusal:?}"),
+        other => panic!("{other:?}"),
+    }
+    server.shutdown().await;
+
+    let server = start(&[(Port::Admin, "192.0.2.0/24".parse().unwrap())]);
+    let at: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    Client::connect(&ca, "r", server.local_addr().port()).await;
+    assert!(badly(ask(&at[2])).contains(&at[2]), "nothing answers there");
+    server.shutdown().await;
 }

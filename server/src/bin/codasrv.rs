@@ -12,7 +12,15 @@ use coda_server::{
     Durability, ServerConfig,
     location::servers,
     setup,
-    shell::{CodaServer, files, join, nanoseconds, token::Token},
+    shell::{
+        CodaServer, check,
+        conf::{self, Conf},
+        files, join, names, nanoseconds,
+        ports::Port,
+        srvlog,
+        token::Token,
+        vice,
+    },
     store::{RealmStore, StoreLock, fsck},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +34,9 @@ struct Cli {
     /// Where the server keeps everything.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Its settings [default: /etc/coda/server.conf, if there is one].
+    #[arg(long, value_name = "FILE")]
+    conf: Option<PathBuf>,
     /// Address to listen at [default: every address, at the port that the realm knows].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
@@ -49,6 +60,12 @@ enum Command {
         /// Rights of System:AnyUser on the root volume, for as long as a realm has no users.
         #[arg(long, default_value = "rlidwka", value_name = "RIGHTS")]
         anyuser: Rights,
+    },
+    /// Says what is wrong with server.conf, with /etc/hosts and with the other servers.
+    CheckConfig {
+        /// The settings.
+        #[arg(long, value_name = "FILE")]
+        conf: Option<PathBuf>,
     },
     /// Looks whether the store of a server that is not running is sound. Changes nothing.
     Check {
@@ -95,22 +112,27 @@ struct Own {
     /// Name of this server [default: the host's].
     #[arg(long)]
     name: Option<String>,
-    /// Where clients and other servers reach it [default: its name, port 2432].
+    /// Where clients and other servers reach it; may be given several times [default: its name, port 2432].
     #[arg(long, value_name = "HOST[:PORT]", value_parser = endpoint)]
-    endpoint: Option<wire::Endpoint>,
+    endpoint: Vec<wire::Endpoint>,
+    /// Where only other servers reach it; no client learns of it.
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = endpoint)]
+    peer_endpoint: Vec<wire::Endpoint>,
 }
 
 impl Own {
-    fn resolve(self) -> anyhow::Result<(String, wire::Endpoint)> {
+    fn resolve(self) -> anyhow::Result<(String, Vec<wire::Endpoint>)> {
         let name = match self.name {
             Some(name) => name,
             None => std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned(),
         };
-        let endpoint = match self.endpoint {
-            Some(endpoint) => endpoint,
-            None => endpoint(&name).map_err(anyhow::Error::msg)?,
+        let mut endpoints = match self.endpoint.is_empty() {
+            false => self.endpoint,
+            true => vec![endpoint(&name).map_err(anyhow::Error::msg)?],
         };
-        Ok((name, endpoint))
+        let peers = self.peer_endpoint.into_iter();
+        endpoints.extend(peers.map(|endpoint| wire::Endpoint { peer_only: true, ..endpoint }));
+        Ok((name, endpoints))
     }
 }
 
@@ -119,10 +141,53 @@ fn endpoint(text: &str) -> Result<wire::Endpoint, String> {
     Ok(wire::Endpoint { host, port: port.into(), peer_only: false })
 }
 
+fn check_config(named: Option<PathBuf>) -> anyhow::Result<()> {
+    let path = named.clone().unwrap_or_else(|| conf::USUAL.into());
+    let (problems, notes) = check::check_here(&path, named.is_some())?;
+    notes.iter().for_each(|note| println!("{note}"));
+    problems.iter().for_each(|problem| println!("{problem}"));
+    match problems.len() {
+        0 => println!("{}: nothing is wrong", path.display()),
+        count => anyhow::bail!("{}: {count} problems", path.display()),
+    }
+    Ok(())
+}
+
+/// The settings in force, if there is a file of them.
+fn settings(named: Option<PathBuf>) -> anyhow::Result<Option<Conf>> {
+    let path = named.clone().unwrap_or_else(|| conf::USUAL.into());
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => anyhow::bail!("{}: {error}", path.display()),
+    };
+    match conf::parse(&path.display().to_string(), &text) {
+        Ok((conf, notes)) => {
+            notes.iter().for_each(|note| tracing::info!("{note}"));
+            Ok(Some(conf))
+        }
+        Err(problems) => {
+            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            anyhow::bail!("{}", lines.join("\n"))
+        }
+    }
+}
+
+/// What a program of old, under whose name this one was called, is replaced by.
+fn old_name() -> Option<String> {
+    let mut words = std::env::args();
+    let (own, first) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    names::replaced(&own).or_else(|| names::replaced(&first))
+}
+
 fn main() -> ExitCode {
+    if let Some(line) = old_name() {
+        println!("{line}");
+        return ExitCode::SUCCESS;
+    }
     let filter = tracing_subscriber::EnvFilter::try_from_env("CODASRV_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(srvlog::Logs).init();
     let run = || {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(run(Cli::parse()))
@@ -139,9 +204,9 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     match (cli.command, cli.dir) {
         (Some(Command::Init { realm, dir, own, anyuser }), _) => {
-            let (name, endpoint) = own.resolve()?;
-            let at = format!("{}:{}", endpoint.host, endpoint.port);
-            join::init(&realm, &dir, &name, endpoint, anyuser)?;
+            let (name, endpoints) = own.resolve()?;
+            let at = format!("{}:{}", endpoints[0].host, endpoints[0].port);
+            join::init(&realm, &dir, &name, endpoints, anyuser)?;
             println!("Realm {realm} is made, with its root volume on {name}.");
             println!("Serve it:          codasrv --dir {}", dir.display());
             println!("Administer it:     volutil --dir {} --host {at} list", dir.display());
@@ -149,42 +214,61 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         (Some(Command::Join { scm, token, dir, own }), _) => {
-            let (name, endpoint) = own.resolve()?;
-            let id = join::join(scm, &token, &dir, &name, endpoint).await?;
+            let (name, endpoints) = own.resolve()?;
+            let id = join::join(scm, &token, &dir, &name, endpoints).await?;
             println!("{name} is server {id} of {}.", token.realm);
             println!("Serve it:          codasrv --dir {}", dir.display());
             Ok(())
         }
         (Some(Command::Check { dir }), _) => check(&dir),
+        (Some(Command::CheckConfig { conf }), _) => check_config(conf),
         (Some(Command::Accept { dir }), _) => {
             let _lock = StoreLock::take(&dir)?;
             let accepted = setup::accept(&dir, Durability::Full, nanoseconds())?;
             accepted.iter().for_each(|volume| println!("volume {volume} serves what is here"));
             Ok(())
         }
-        (None, Some(dir)) => serve(dir, cli.listen, cli.metrics).await,
-        (None, None) => {
-            anyhow::bail!("--dir is missing; `codasrv init` makes a realm, `codasrv join` joins one")
-        }
+        (None, dir) => match (settings(cli.conf)?, dir) {
+            (conf, Some(dir)) => serve(dir, cli.listen, cli.metrics, conf.unwrap_or_default()).await,
+            (Some(conf), None) => serve(conf.vicedir.clone(), cli.listen, cli.metrics, conf).await,
+            (None, None) => {
+                anyhow::bail!("--dir is missing; `codasrv init` makes a realm, `codasrv join` joins one")
+            }
+        },
     }
 }
 
-async fn serve(dir: PathBuf, listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> anyhow::Result<()> {
+async fn serve(
+    dir: PathBuf,
+    listen: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
+    conf: Conf,
+) -> anyhow::Result<()> {
     files::make_room(&dir)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let server = match listen {
-        Some(listen) => CodaServer::start(ServerConfig::new(dir), listen)?,
-        None => {
+    srvlog::begin(&dir)?;
+    let mut ports = conf.ports.clone();
+    if let Some(listen) = listen {
+        ports.retain(|(port, _)| *port != Port::Client);
+        ports.push((Port::Client, listen));
+    }
+    let start =
+        |ports: &[(Port, SocketAddr)]| CodaServer::start_at(ServerConfig::new(&dir), ports, &conf.allowed);
+    let server = match ports.iter().any(|(port, _)| *port == Port::Client) {
+        true => start(&ports)?,
+        false => {
             let (own, realm) = RealmStore::look(&dir)?.load()?;
-            let endpoints = realm.servers.get(&own).map(|server| server.endpoints.clone());
-            let port = endpoints
-                .unwrap_or_default()
-                .first()
-                .map_or(coda_proto::DEFAULT_PORT, |endpoint| endpoint.port as u16);
-            let everywhere = |address: IpAddr| SocketAddr::new(address, port);
-            CodaServer::start(ServerConfig::new(&dir), everywhere(Ipv6Addr::UNSPECIFIED.into())).or_else(
-                |_| CodaServer::start(ServerConfig::new(&dir), everywhere(Ipv4Addr::UNSPECIFIED.into())),
-            )?
+            let known = realm.servers.get(&own).map(|server| server.endpoints.clone()).unwrap_or_default();
+            let announced = conf.endpoints.iter().map(|(_, endpoint)| endpoint);
+            let port = announced.chain(&known).find(|endpoint| !endpoint.peer_only);
+            let port = port.map_or(coda_proto::DEFAULT_PORT, |endpoint| endpoint.port as u16);
+            let everywhere = |address: IpAddr| {
+                let mut ports = ports.clone();
+                ports.push((Port::Client, SocketAddr::new(address, port)));
+                ports
+            };
+            start(&everywhere(Ipv6Addr::UNSPECIFIED.into()))
+                .or_else(|_| start(&everywhere(Ipv4Addr::UNSPECIFIED.into())))?
         }
     };
     let numbers = match metrics {
@@ -199,18 +283,29 @@ async fn serve(dir: PathBuf, listen: Option<SocketAddr>, metrics: Option<SocketA
         }
         None => None,
     };
-    println!(
-        "codasrv: server {} of {} listens at {}",
-        server.server().id(),
-        server.server().realm().name,
-        server.local_addr()
-    );
+    let core = server.server().clone();
+    vice::write_hostname(&dir, core.realm().servers.get(&core.id()))?;
+    let keeping = tokio::spawn(vice::keep(core.clone(), conf.partition.clone()));
+    let mut endpoints: Vec<wire::Endpoint> =
+        conf.endpoints.iter().map(|(_, endpoint)| endpoint.clone()).collect();
+    if !endpoints.is_empty() {
+        // A setting for peers alone leaves what clients use as it was told before.
+        if endpoints.iter().all(|endpoint| endpoint.peer_only) {
+            let own = core.realm().servers.get(&core.id()).map(|own| own.endpoints.clone());
+            endpoints.extend(own.unwrap_or_default().into_iter().filter(|endpoint| !endpoint.peer_only));
+        }
+        let core = core.clone();
+        tokio::spawn(async move { core.announce(endpoints).await });
+    }
+    println!("codasrv: server {} of {} listens at {}", core.id(), core.realm().name, server.local_addr());
+    drop(core);
     tokio::select! {
         biased;
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     numbers.iter().for_each(|numbers| numbers.abort());
+    keeping.abort();
     server.shutdown().await;
     Ok(())
 }

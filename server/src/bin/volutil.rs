@@ -11,7 +11,7 @@ use coda_proto::{
 };
 use coda_server::{
     location::{Realm, servers, vrlist},
-    shell::{NetEnv, join, token::Token},
+    shell::{Certified, NetEnv, join, scm, token::Token},
     store::RealmStore,
 };
 
@@ -79,10 +79,36 @@ enum Command {
         /// The volume.
         volume: String,
     },
-    /// Loads a VRList file, checked whole before anything changes.
+    /// Loads a VRList file, checked whole before anything changes, and shows what is different: a replica that
+    /// was added joins, one that was taken out leaves.
     Makevrdb {
         /// The file.
         vrlist: PathBuf,
+        /// Only shows what would change.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Makes another server the SCM, for example when the SCM is lost.
+    PromoteScm {
+        /// Its name or id.
+        server: String,
+        /// Servers that cannot be asked, and whose unknown changes are given up.
+        #[arg(long, value_name = "SERVER", value_delimiter = ',')]
+        without: Vec<String>,
+    },
+    /// Shows the log of the realm's changes, and what this server had to give up of it.
+    Log,
+    /// Takes over db/servers, db/VRList and db/scm of the server's directory, after they were edited.
+    Import {
+        /// The directory [default: --dir].
+        #[arg(long)]
+        vicedir: Option<PathBuf>,
+        /// Only shows what would change.
+        #[arg(long)]
+        dry_run: bool,
+        /// As of promote-scm, where db/scm names another server.
+        #[arg(long, value_name = "SERVER", value_delimiter = ',')]
+        without: Vec<String>,
     },
     /// Loads a servers and a VRList file, checked whole before anything changes.
     Loadlocation {
@@ -179,14 +205,35 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::SetRoot { volume } => {
             note(&ask(Body::SetRoot(wire::SetRoot { name: volume })).await?);
         }
-        Command::Makevrdb { vrlist } => {
-            let load = wire::LoadLocation { servers_file: String::new(), vrlist_file: read(&vrlist)? };
-            note(&ask(Body::LoadLocation(load)).await?);
-            eprintln!("VRDB completed.");
+        Command::Makevrdb { vrlist, dry_run } => {
+            let vrlist_file = read(&vrlist)?;
+            let load = wire::LoadLocation { servers_file: String::new(), vrlist_file, dry_run };
+            print!("{}", lines(&ask(Body::LoadLocation(load)).await?.text));
+            if !dry_run {
+                eprintln!("VRDB completed.");
+            }
+        }
+        Command::PromoteScm { server, without } => {
+            let promotion = scm::Promotion { env: &env, admin: &credentials, dir: &cli.dir, near: &scm };
+            println!("{}", promotion.promote(&server, &without).await?);
+        }
+        Command::Log => {
+            let seal = Certified(credentials.clone());
+            let (_, log) = scm::log(&env, &scm, &seal).await?;
+            log.iter().for_each(|entry| println!("{}", scm::line(entry)));
+            for entry in scm::given_up(&env, &scm).await? {
+                println!("given up: {}", scm::line(&entry));
+            }
+        }
+        Command::Import { vicedir, dry_run, without } => {
+            let promotion = scm::Promotion { env: &env, admin: &credentials, dir: &cli.dir, near: &scm };
+            let dir = vicedir.as_ref().unwrap_or(&cli.dir);
+            print!("{}", lines(&promotion.import(dir, dry_run, &without).await?));
         }
         Command::Loadlocation { servers, vrlist } => {
             let text = |path: Option<PathBuf>| path.map_or(Ok(String::new()), |path| read(&path));
-            let load = wire::LoadLocation { servers_file: text(servers)?, vrlist_file: text(vrlist)? };
+            let (servers_file, vrlist_file) = (text(servers)?, text(vrlist)?);
+            let load = wire::LoadLocation { servers_file, vrlist_file, dry_run: false };
             let answer = ask(Body::LoadLocation(load)).await?;
             print!("{}", vrlist::text(&answer.volumes));
             note(&answer);
@@ -201,6 +248,13 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 
 fn read(path: &PathBuf) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+fn lines(text: &str) -> String {
+    match text.is_empty() || text.ends_with('\n') {
+        true => text.to_owned(),
+        false => format!("{text}\n"),
+    }
 }
 
 fn note(answer: &wire::AdminAnswer) {

@@ -1,12 +1,9 @@
-//! Administration. Changes are made at the SCM, which tells the other servers; a server that missed one
-//! asks for it when it starts, or when a client knows more than it does.
-
-use std::{sync::Arc, time::Duration};
+//! Administration. Changes are made at the SCM, which appends them to the realm's log (`scm.rs`).
 
 use coda_proto::{
     Code, Refusal, ServerId, VolumeId,
     service::Identity,
-    wire::{self, admin::Body as Ask, request, response::Body},
+    wire::{self, admin::Body as Ask, response::Body},
 };
 
 use super::{Answer, Caller, plain};
@@ -16,9 +13,6 @@ use crate::{
     store::Invitation,
 };
 
-/// How long the SCM waits for another server to take a configuration.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 impl Server {
     pub(crate) async fn admin(&self, caller: Caller, admin: wire::Admin) -> Answer {
         let ask = admin.body.ok_or_else(|| Refusal::new(Code::Unsupported, "no request that we know"))?;
@@ -26,7 +20,15 @@ impl Server {
             (Identity::Client, _) => {
                 return Err(Refusal::new(Code::Access, "needs the realm's admin key"));
             }
-            (Identity::Server(_), Ask::GetConfig(_) | Ask::Configure(_) | Ask::MemberJoined(_))
+            (
+                Identity::Server(_),
+                Ask::GetConfig(_)
+                | Ask::Follow(_)
+                | Ask::ReadLog(_)
+                | Ask::Promise(_)
+                | Ask::Announce(_)
+                | Ask::MemberJoined(_),
+            )
             | (Identity::Admin, _) => {}
             (Identity::Server(_), _) => {
                 return Err(Refusal::new(Code::Access, "only administrators may"));
@@ -37,10 +39,14 @@ impl Server {
                 let config = Some((&*self.realm()).into());
                 answer(wire::AdminAnswer { config, ..Default::default() })
             }
-            Ask::Configure(configure) => {
-                self.configure(configure.config)?;
-                answer(wire::AdminAnswer::default())
-            }
+            Ask::Follow(offer) => self.follow(&offer),
+            Ask::ReadLog(read) => self.read_log(&read),
+            Ask::Promise(promise) => self.promise_term(promise),
+            Ask::Promote(promote) => self.promote(promote).await,
+            Ask::Announce(announce) => match caller.who {
+                Identity::Server(server) => self.announced(server, announce.endpoints).await,
+                _ => Err(Refusal::new(Code::Access, "only the server itself can say so")),
+            },
             Ask::MemberJoined(joined) => match caller.who {
                 Identity::Server(member) => self.activate(VolumeId(joined.volume), member).await,
                 _ => Err(Refusal::new(Code::Access, "only the member itself can say so")),
@@ -59,26 +65,14 @@ impl Server {
         }
     }
 
-    fn at_the_scm(&self) -> Result<Arc<Realm>, Refusal> {
-        let realm = self.realm();
-        match realm.scm == self.id() {
-            true => Ok(realm),
-            false => {
-                let name = realm.servers.get(&realm.scm).map(|scm| scm.name.clone()).unwrap_or_default();
-                Err(Refusal::new(Code::Unsupported, format!("ask the SCM: server {} ({name})", realm.scm)))
-            }
-        }
-    }
-
     /// Changes one volume of the realm, here and everywhere.
     async fn change(&self, f: impl FnOnce(&mut Realm) -> Result<VolumeId, Refusal>) -> Answer {
         let _one_at_a_time = self.changing().lock().await;
         let mut realm = (*self.at_the_scm()?).clone();
         let id = f(&mut realm)?;
-        realm.config += 1;
+        let text = self.commit(realm).await?;
+        let realm = self.realm();
         let volumes: Vec<_> = realm.volumes.get(&id).map(|volume| volume.info.clone()).into_iter().collect();
-        self.adopt(realm)?;
-        let text = self.publish().await;
         answer(wire::AdminAnswer { text, volumes, ..Default::default() })
     }
 
@@ -91,82 +85,35 @@ impl Server {
         self.change(activate).await
     }
 
+    /// A server is reached elsewhere than the realm knows.
+    async fn announced(&self, server: ServerId, endpoints: Vec<wire::Endpoint>) -> Answer {
+        if !endpoints.iter().any(|endpoint| !endpoint.peer_only) {
+            return Err(Refusal::new(Code::Invalid, "clients need an endpoint, too"));
+        }
+        let _one_at_a_time = self.changing().lock().await;
+        let mut realm = (*self.at_the_scm()?).clone();
+        let info = realm.servers.get_mut(&server);
+        let info = info.ok_or_else(|| Refusal::new(Code::Invalid, format!("no server {server} is known")))?;
+        info.endpoints = endpoints;
+        let text = self.commit(realm).await?;
+        answer(wire::AdminAnswer { text, ..Default::default() })
+    }
+
     async fn load_location(&self, files: &wire::LoadLocation) -> Answer {
         let _one_at_a_time = self.changing().lock().await;
         let realm = self.at_the_scm()?;
         let acl = coda_proto::Acl::root(coda_proto::Rights(0));
         let new = load::load(&realm, &files.servers_file, &files.vrlist_file, &acl)
             .map_err(|error| Refusal::new(Code::Invalid, error.to_string()))?;
-        let volumes = load::changed_groups(&realm, &new);
-        self.adopt(new)?;
-        let text = self.publish().await;
+        let mut text: String =
+            load::difference(&realm, &new).iter().map(|line| format!("{line}\n")).collect();
+        if files.dry_run {
+            let volumes = load::changed_groups(&realm, &new);
+            return answer(wire::AdminAnswer { text, volumes, ..Default::default() });
+        }
+        text += &self.commit(new).await?;
+        let volumes = load::changed_groups(&realm, &self.realm());
         answer(wire::AdminAnswer { text, volumes, ..Default::default() })
-    }
-
-    /// Tells every other server; says for people which did not hear.
-    async fn publish(&self) -> String {
-        let realm = self.realm();
-        let configure = wire::Configure { config: Some((&*realm).into()) };
-        let request = wire::Request {
-            body: Some(request::Body::Admin(wire::Admin { body: Some(Ask::Configure(configure)) })),
-            ..Default::default()
-        };
-        let mut calls = Vec::new();
-        for (id, server) in realm.servers.iter().filter(|(id, _)| **id != self.id()) {
-            let call = self.env().call_peer(server, request.clone(), bytes::Bytes::new(), PATIENCE);
-            let (sender, receiver) = tokio::sync::oneshot::channel();
-            self.env().spawn(Box::pin(async move {
-                let _ = sender.send(call.await);
-            }));
-            calls.push((*id, receiver));
-        }
-        let mut unheard = Vec::new();
-        for (id, call) in calls {
-            let answer = call.await.map(|answer| answer.map(|(response, _)| response.body));
-            if !matches!(answer, Ok(Ok(Some(Body::Admin(_))))) {
-                unheard.push(id.to_string());
-            }
-        }
-        match unheard.is_empty() {
-            true => String::new(),
-            false => format!("not reached yet: server {}", unheard.join(", ")),
-        }
-    }
-
-    fn configure(&self, config: Option<wire::RealmConfig>) -> Result<(), Refusal> {
-        let config = config.ok_or_else(|| Refusal::new(Code::Invalid, "no configuration"))?;
-        let new = Realm::try_from(config)?;
-        let old = self.realm();
-        if new.name != old.name {
-            return Err(Refusal::new(Code::Invalid, format!("this is a server of {}", old.name)));
-        }
-        if new.config > old.config {
-            self.adopt(new)?;
-        }
-        Ok(())
-    }
-
-    /// Asks the SCM what changed.
-    pub async fn refresh(&self) {
-        let realm = self.realm();
-        let Some(scm) = realm.servers.get(&realm.scm).filter(|_| realm.scm != self.id()) else { return };
-        let ask = wire::Admin { body: Some(Ask::GetConfig(wire::GetConfig {})) };
-        let request = wire::Request { body: Some(request::Body::Admin(ask)), ..wire::Request::default() };
-        let answer = self.env().call_peer(scm, request, bytes::Bytes::new(), PATIENCE).await;
-        let config = match answer {
-            Ok((wire::Response { body: Some(Body::Admin(answer)), .. }, _)) => answer.config,
-            Ok((response, _)) => {
-                tracing::warn!(?response.body, "the SCM does not tell its configuration");
-                return;
-            }
-            Err(error) => {
-                tracing::info!(%error, "the configuration is as it was: the SCM does not answer");
-                return;
-            }
-        };
-        if let Err(refusal) = self.configure(config) {
-            tracing::warn!(%refusal, "the SCM's configuration cannot be used");
-        }
     }
 
     fn invite(&self, invite: &wire::Invite) -> Answer {
@@ -202,9 +149,10 @@ impl Server {
             }
         };
         change::add_server(&mut realm, invitation.server, &name, enroll.endpoints);
-        realm.config += 1;
-        self.adopt(realm)?;
-        self.publish().await;
+        if let Err(refusal) = self.commit(realm).await {
+            self.store().invite(&invitation)?;
+            return Err(refusal);
+        }
         let realm = self.realm();
         let ServerId(server) = invitation.server;
         plain(Body::Enrolled(wire::Enrolled {
@@ -266,6 +214,6 @@ fn state(member: &wire::Member) -> &'static str {
     }
 }
 
-fn answer(answer: wire::AdminAnswer) -> Answer {
+pub(super) fn answer(answer: wire::AdminAnswer) -> Answer {
     plain(Body::Admin(answer))
 }

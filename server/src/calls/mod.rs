@@ -6,6 +6,7 @@ mod conflicts;
 mod location;
 mod read;
 mod repair;
+mod scm;
 mod upload;
 mod validate;
 

@@ -2,11 +2,15 @@
 
 pub mod change;
 mod config;
+pub mod delta;
 pub mod lines;
 pub mod load;
+pub mod log;
 mod realm;
+pub mod scm;
 pub mod servers;
 pub mod vrlist;
 
 pub use lines::FileError;
+pub use log::{Chronicle, Seal, Term};
 pub use realm::{Realm, VolumeEntry};

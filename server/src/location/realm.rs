@@ -30,6 +30,21 @@ pub struct VolumeEntry {
     pub acl: Acl,
 }
 
+impl VolumeEntry {
+    /// A replicated volume.
+    pub fn new(info: wire::VolumeInfo, acl: Acl) -> VolumeEntry {
+        VolumeEntry { info, acl }
+    }
+
+    /// A slot that no member has.
+    pub fn next_slot(&self) -> u32 {
+        self.info.members.iter().map(|member| member.slot + 1).max().unwrap_or(0)
+    }
+
+    /// Notes a slot as given.
+    pub fn took(&mut self, _slot: u32, _replica: u32) {}
+}
+
 impl Realm {
     /// A volume by name; the empty name and `/` are the root volume.
     pub fn volume_named(&self, name: &str) -> Option<&VolumeEntry> {

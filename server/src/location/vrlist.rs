@@ -120,9 +120,17 @@ pub fn text<'a>(volumes: impl IntoIterator<Item = &'a wire::VolumeInfo>) -> Stri
     let mut text = String::new();
     for volume in volumes {
         let mut ids = [0; SLOTS];
+        // Slots are never used again, so that one may lie beyond the columns: it takes the first that is free.
+        let mut beyond = Vec::new();
         for member in &volume.members {
-            if let Some(id) = ids.get_mut(member.slot as usize) {
-                *id = member.replica;
+            match ids.get_mut(member.slot as usize) {
+                Some(id) => *id = member.replica,
+                None => beyond.push(member.replica),
+            }
+        }
+        for replica in beyond {
+            if let Some(id) = ids.iter_mut().find(|id| **id == 0) {
+                *id = replica;
             }
         }
         text.push_str(&format!("{} {:08x} {}", volume.name, volume.id, volume.members.len()));

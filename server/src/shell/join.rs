@@ -10,7 +10,7 @@ use coda_proto::{
     wire::{self, request, response::Body},
 };
 
-use super::{NetEnv, nanoseconds, now, token::Token};
+use super::{Certified, NetEnv, nanoseconds, now, token::Token};
 use crate::{Durability, location::Realm, setup, store::RealmStore};
 
 /// How long a server may show no sign of life.
@@ -21,7 +21,7 @@ pub fn init(
     realm: &str,
     dir: &Path,
     name: &str,
-    endpoint: wire::Endpoint,
+    endpoints: Vec<wire::Endpoint>,
     any: Rights,
 ) -> anyhow::Result<()> {
     fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
@@ -29,7 +29,7 @@ pub fn init(
         bail!("{}: there is a server store already", dir.display());
     }
     let own = ServerId(1);
-    let server = wire::ServerInfo { id: own.0.into(), name: name.to_owned(), endpoints: vec![endpoint] };
+    let server = wire::ServerInfo { id: own.0.into(), name: name.to_owned(), endpoints };
     let made = setup::realm(realm, vec![server], any)?;
     let authority = Authority::create(realm, now())?;
     authority.save(dir)?;
@@ -46,7 +46,7 @@ pub async fn join(
     token: &Token,
     dir: &Path,
     name: &str,
-    endpoint: wire::Endpoint,
+    endpoints: Vec<wire::Endpoint>,
 ) -> anyhow::Result<ServerId> {
     fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     if dir.join("server.db").exists() {
@@ -63,7 +63,7 @@ pub async fn join(
         token: token.secret.clone(),
         name: name.to_owned(),
         request: request.into(),
-        endpoints: vec![endpoint],
+        endpoints,
     };
     let request = wire::Request { body: Some(request::Body::Enroll(enroll)), ..wire::Request::default() };
     let (response, _) = dialer
@@ -77,9 +77,9 @@ pub async fn join(
     let own = ServerId::new(enrolled.server)?;
     let mine = Credentials::enrolled(&enrolled.certificate, &enrolled.ca, &key)?;
     mine.save(dir, "server")?;
-    let realm = configuration(&NetEnv::new(&mine)?, &scm).await?;
+    let (realm, log) = super::scm::log(&NetEnv::new(&mine)?, &scm, &Certified(mine.clone())).await?;
     // No replica is made here: the SCM puts volumes on this server when it is told to.
-    RealmStore::create(dir, own, &realm, Durability::Full)?;
+    RealmStore::create_with(dir, own, &realm, &log, Durability::Full)?;
     fs::remove_file(&known)?;
     Ok(own)
 }

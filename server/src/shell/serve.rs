@@ -3,17 +3,20 @@
 use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use coda_net::{
-    Authority, Credentials, Listener, certificate::Holder, credentials::CredentialsError,
+    Authority, Credentials, Hears, Limits, Listener, certificate::Holder, credentials::CredentialsError,
     listener::ListenError,
 };
 
-use super::{NetEnv, now};
-use crate::{Server, ServerConfig, Signed, Signer, store::StoreError};
+use super::{
+    Certified, NetEnv, now,
+    ports::{Door, Network, Port, allowed},
+};
+use crate::{Sealing, Server, ServerConfig, Signed, Signer, store::StoreError};
 
 /// A server that listens. Dropped, it stops.
 pub struct CodaServer {
     server: Arc<Server>,
-    listener: Option<Listener>,
+    listeners: Vec<Listener>,
     address: SocketAddr,
 }
 
@@ -41,12 +44,22 @@ impl CodaServer {
     /// Serves the store at `config.dir` at this address, port 0 for any. Its credentials are
     /// `server.pem` and `server.key` there; if the realm's authority is there too, it signs. Needs a
     /// tokio runtime around it.
-    pub fn start(mut config: ServerConfig, listen: SocketAddr) -> Result<CodaServer, StartError> {
+    pub fn start(config: ServerConfig, listen: SocketAddr) -> Result<CodaServer, StartError> {
+        CodaServer::start_at(config, &[(Port::Client, listen)], &[])
+    }
+
+    /// The same with a port for each kind of caller, the clients' among them, and the networks that each hears.
+    pub fn start_at(
+        mut config: ServerConfig,
+        ports: &[(Port, SocketAddr)],
+        allow: &[(Port, Network)],
+    ) -> Result<CodaServer, StartError> {
         if !config.dir.join("server.db").exists() {
             return Err(StoreError::Missing(config.dir).into());
         }
         let credentials = Credentials::load(&config.dir, "server")?;
         config.signer = config.signer.or(signer(&config.dir)?);
+        config.seal = config.seal.or(Some(Sealing(Arc::new(Certified(credentials.clone())))));
         let dir = config.dir.display().to_string();
         let server = Server::open(config, Arc::new(NetEnv::new(&credentials)?))?;
         if credentials.subject().holder != Holder::Server(server.id()) {
@@ -54,20 +67,42 @@ impl CodaServer {
             server.stop();
             return Err(StartError::Stranger(dir, credentials.subject().to_string(), id));
         }
-        let listener = match Listener::bind(listen, &credentials, server.clone()) {
-            Ok(listener) => listener,
-            Err(error) => {
-                server.stop();
-                return Err(error.into());
+        let mut listeners = Vec::new();
+        for (port, at) in ports {
+            let networks: Vec<Network> =
+                allow.iter().filter(|(other, _)| other == port).map(|(_, network)| *network).collect();
+            let hears = match networks.is_empty() {
+                true => Hears::Everybody,
+                false => Hears::Only(Arc::new(move |from| allowed(&networks, from))),
+            };
+            let all = ports.iter().map(|(port, _)| *port).collect();
+            let door = Door { service: server.clone(), port: *port, ports: all };
+            let limits = Limits { hears, ..Limits::default() };
+            match Listener::bind_with(*at, &credentials, Arc::new(door), limits) {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => {
+                    server.stop();
+                    return Err(error.into());
+                }
             }
+        }
+        let clients = ports.iter().position(|(port, _)| *port == Port::Client).unwrap_or_default();
+        let address = match listeners.get(clients) {
+            Some(listener) => listener.local_addr(),
+            None => return Err(io::Error::other("there is no port to listen at").into()),
         };
         server.refresh_soon();
-        Ok(CodaServer { server, address: listener.local_addr(), listener: Some(listener) })
+        Ok(CodaServer { server, address, listeners })
     }
 
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens, in the order of the ports it was given.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(Listener::local_addr).collect()
     }
 
     /// The server itself.
@@ -78,7 +113,7 @@ impl CodaServer {
     /// Tells its clients, closes its connections and its store.
     pub async fn shutdown(mut self) {
         self.server.say_goodbye();
-        if let Some(listener) = self.listener.take() {
+        for listener in std::mem::take(&mut self.listeners) {
             listener.shutdown().await;
         }
         self.server.stop();

@@ -9,6 +9,7 @@ use std::{
 };
 
 use coda_proto::{Acl, Malformed, ServerId, VolumeId, wire};
+use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,10 @@ use super::{
 };
 use crate::{
     config::Durability,
-    location::{Realm, VolumeEntry},
+    location::{
+        Chronicle, Realm, Term, VolumeEntry,
+        log::{Step, beginning},
+    },
 };
 
 /// A place for one further server, until its token is used.
@@ -51,11 +55,22 @@ fn path(dir: &Path) -> PathBuf {
 }
 
 impl RealmStore {
-    /// Makes the database of a new server.
+    /// Makes the database of a new server, whose log begins with the realm as it is.
     pub fn create(
         dir: &Path,
         own: ServerId,
         realm: &Realm,
+        durability: Durability,
+    ) -> Result<(), StoreError> {
+        RealmStore::create_with(dir, own, realm, &[beginning(realm)], durability)
+    }
+
+    /// The same with the log that leads to this realm.
+    pub fn create_with(
+        dir: &Path,
+        own: ServerId,
+        realm: &Realm,
+        log: &[wire::LogEntry],
         durability: Durability,
     ) -> Result<(), StoreError> {
         std::fs::create_dir_all(dir).map_err(StoreError::io(dir))?;
@@ -74,6 +89,7 @@ impl RealmStore {
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute("INSERT INTO identity VALUES (1, ?1, '', 0, 0, '', 0)", params![own.0])?;
         write(&transaction, realm)?;
+        log.iter().try_for_each(|entry| append(&transaction, entry))?;
         transaction.commit()?;
         Ok(())
     }
@@ -143,13 +159,50 @@ impl RealmStore {
         Ok((ServerId::new(own)?, realm))
     }
 
-    /// Replaces the realm's configuration.
-    pub fn save(&self, realm: &Realm) -> Result<(), StoreError> {
+    /// The realm's log. A database from before there were logs begins one.
+    pub fn chronicle(&self, realm: &Realm) -> Result<Chronicle, StoreError> {
+        let mut db = self.db.lock().expect("never held across a panic");
+        let mut entries = entries(&db, "SELECT entry FROM log ORDER BY idx")?;
+        if entries.is_empty() {
+            let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            append(&transaction, &beginning(realm))?;
+            transaction.commit()?;
+            entries.push(beginning(realm));
+        }
+        let promised = db
+            .query_row("SELECT term, writer FROM promise", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let promised = match promised {
+            Some((number, writer)) => Some(Term { number: unsigned(number), scm: ServerId::new(writer)? }),
+            None => None,
+        };
+        Chronicle::of(entries, promised)
+            .map_err(|why| Malformed::new("the realm's log", why.to_string()).into())
+    }
+
+    /// Takes a step of the log, and the realm that it leads to, in one transaction. What the step cuts off is
+    /// kept aside.
+    pub fn follow(&self, chronicle: &Chronicle, step: &Step, realm: &Realm) -> Result<(), StoreError> {
         let mut db = self.db.lock().expect("never held across a panic");
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for entry in &chronicle.entries()[step.keep..] {
+            transaction.execute("INSERT INTO given_up(entry) VALUES (?1)", params![entry.encode_to_vec()])?;
+            transaction.execute("DELETE FROM log WHERE idx = ?1", [signed(entry.index)])?;
+        }
+        step.entries.iter().try_for_each(|entry| append(&transaction, entry))?;
+        transaction.execute(
+            "INSERT OR REPLACE INTO promise VALUES (1, ?1, ?2)",
+            params![signed(step.promised.number), step.promised.scm.0],
+        )?;
         write(&transaction, realm)?;
         transaction.commit()?;
         Ok(())
+    }
+
+    /// Entries of the log that were given up when another log took their place.
+    pub fn given_up(&self) -> Result<Vec<wire::LogEntry>, StoreError> {
+        let db = self.db.lock().expect("never held across a panic");
+        entries(&db, "SELECT entry FROM given_up ORDER BY nr")
     }
 
     /// Keeps a place for a further server.
@@ -191,6 +244,24 @@ impl RealmStore {
             None => Ok(None),
         }
     }
+}
+
+fn append(db: &Transaction<'_>, entry: &wire::LogEntry) -> Result<(), StoreError> {
+    db.execute("INSERT INTO log VALUES (?1, ?2)", params![signed(entry.index), entry.encode_to_vec()])?;
+    Ok(())
+}
+
+fn entries(db: &Connection, query: &str) -> Result<Vec<wire::LogEntry>, StoreError> {
+    let mut query = db.prepare(query)?;
+    let mut rows = query.query([])?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let bytes: Vec<u8> = row.get(0)?;
+        let entry = wire::LogEntry::decode(&bytes[..])
+            .map_err(|error| Malformed::new("entry of the realm's log", error.to_string()))?;
+        entries.push(entry);
+    }
+    Ok(entries)
 }
 
 fn write(db: &Transaction<'_>, realm: &Realm) -> Result<(), StoreError> {

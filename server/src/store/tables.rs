@@ -5,7 +5,7 @@ use super::schema::Schema;
 /// `server.db`: who this server is, and the realm's configuration as it knows it.
 pub const REALM: Schema = Schema {
     application: 0x436f_6453, // "CodS"
-    version: 1,
+    version: 2,
     create: "
 CREATE TABLE identity(
   one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -19,8 +19,17 @@ CREATE TABLE member(
   slot INTEGER NOT NULL, replica INTEGER NOT NULL UNIQUE, server INTEGER NOT NULL, state INTEGER NOT NULL,
   PRIMARY KEY(volume, slot)) STRICT, WITHOUT ROWID;
 CREATE TABLE invitation(token TEXT PRIMARY KEY, server INTEGER NOT NULL, name TEXT NOT NULL) STRICT;
+CREATE TABLE log(idx INTEGER PRIMARY KEY, entry BLOB NOT NULL) STRICT;
+-- entries that another log took the place of
+CREATE TABLE given_up(nr INTEGER PRIMARY KEY, entry BLOB NOT NULL) STRICT;
+-- the highest term this server has promised itself to
+CREATE TABLE promise(one INTEGER PRIMARY KEY CHECK (one = 1), term INTEGER NOT NULL, writer INTEGER NOT NULL) STRICT;
 ",
-    steps: &[],
+    steps: &["
+CREATE TABLE log(idx INTEGER PRIMARY KEY, entry BLOB NOT NULL) STRICT;
+CREATE TABLE given_up(nr INTEGER PRIMARY KEY, entry BLOB NOT NULL) STRICT;
+CREATE TABLE promise(one INTEGER PRIMARY KEY CHECK (one = 1), term INTEGER NOT NULL, writer INTEGER NOT NULL) STRICT;
+"],
 };
 
 /// `meta.db` of one volume replica.
