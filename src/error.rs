@@ -9,6 +9,8 @@ use coda_proto::{Code, Fid, Refusal};
 pub enum Error {
     #[error("{0}: not cached and no server is reachable")]
     Disconnected(String),
+    #[error("realm {0} is not reachable: {1}")]
+    RealmAway(String, String),
     #[error("{0}: no such object")]
     NotFound(String),
     #[error("{0}: is gone")]
@@ -53,7 +55,7 @@ pub enum Error {
     Unsupported(String),
     #[error("unknown handle")]
     BadHandle,
-    #[error("realm {0} is unknown: no line in the realms file, no SRV and no address record")]
+    #[error("realm {0} is unknown: {looked}", looked = looked(.0))]
     UnknownRealm(String),
     #[error("volume {0} is unknown in its realm")]
     UnknownVolume(String),
@@ -63,7 +65,22 @@ pub enum Error {
     Io(String, String),
 }
 
+/// Where a realm was looked for in vain.
+fn looked(realm: &str) -> &'static str {
+    match realm.contains('.') {
+        true => "no line in the realms file, no SRV and no address record",
+        false => {
+            "no line in the realms file and none in /etc/hosts; DNS is asked about names with a dot only"
+        }
+    }
+}
+
 impl Error {
+    /// Whether it says that nobody could be asked, rather than something about the object.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, Error::Disconnected(_) | Error::RealmAway(..))
+    }
+
     /// What a server's refusal means for the operation that asked, whose object is `what`.
     pub fn refused(what: &str, refusal: &Refusal) -> Error {
         let what = what.to_owned();

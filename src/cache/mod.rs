@@ -181,6 +181,11 @@ impl Cache {
         Ok(Some(view))
     }
 
+    /// What is known of an object, without counting as a use.
+    pub fn peek(&self, id: ObjectId) -> Result<Option<Arc<Row>>> {
+        self.ground().row(id)
+    }
+
     /// Notes that the kernel may keep this object's attributes; answers whether it may.
     pub fn tell(&self, id: ObjectId) -> bool {
         let mut ground = self.ground();

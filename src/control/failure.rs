@@ -11,6 +11,9 @@ pub fn failure(what: &str, error: &Error) -> Failure {
         Error::Disconnected(_) => {
             (Disconnected, "`cfs status` says why; `cfs checkservers` tries them again now")
         }
+        Error::RealmAway(..) => {
+            (Disconnected, "check the network, the realms file and DNS; it is tried again by itself")
+        }
         Error::NotFound(_) | Error::Gone(_) => (NotFound, ""),
         Error::Conflict(_) => (Conflict, "`cfs conflicts` lists the versions, `cfs resolve` decides"),
         Error::Undecided(_) => (Conflict, ""),

@@ -7,6 +7,20 @@ use anyhow::{Context, bail};
 use super::running::{containers, database};
 use crate::{config::Config, store::Store};
 
+/// A file of this name in the cache directory orders the same as `-init`, once.
+const ORDER: &str = "INIT";
+
+/// Whether the cache is to be forgotten although the command line does not say so.
+pub fn is_ordered(config: &Config) -> bool {
+    config.cachedir.join(ORDER).exists()
+}
+
+/// The start succeeded: what was ordered is done.
+pub fn done(config: &Config) -> anyhow::Result<()> {
+    let file = config.cachedir.join(ORDER);
+    fs::remove_file(&file).or_else(missing).with_context(|| file.display().to_string())
+}
+
 /// Forgets the cache. Refused while mutations are unsent, unless they are to be archived first.
 pub fn forget_cache(config: &Config, archive: bool) -> anyhow::Result<()> {
     let file = database(config);
@@ -63,8 +77,13 @@ fn missing(error: std::io::Error) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use coda_proto::{Author, Dot, Fid, Op, Record, VolumeId};
+
     use super::*;
-    use crate::config::Surroundings;
+    use crate::{
+        config::Surroundings,
+        store::{Change, Edit, LogRow},
+    };
 
     fn config(room: &Path) -> Config {
         Config { cachedir: room.to_owned(), ..Config::defaults(&Surroundings::of_root()) }
@@ -80,6 +99,44 @@ mod tests {
         fs::write(containers(&config).join("x"), "").unwrap();
         forget_cache(&config, false).unwrap();
         assert!(!database(&config).exists() && !containers(&config).exists());
+    }
+
+    #[test]
+    fn unsent_changes_are_named_and_kept_or_archived() {
+        let room = tempfile::tempdir().unwrap();
+        let config = config(room.path());
+        let mut store = Store::open(Some(&database(&config))).unwrap();
+        let op = Op::MakeDir {
+            parent: Fid::root(VolumeId(1)),
+            name: b"d".to_vec(),
+            fid: Fid::directory(VolumeId(1), Author(7), 1),
+            mode: 0o755,
+            owner: 0,
+        };
+        let dot = Dot::new(Author(7), 1);
+        let record = Record { dot, lamport: 1, time: 0, bases: Vec::new(), logged: false, op };
+        let row = LogRow { id: 1, realm: 1, exclusive: false, record, container: None, sent: false };
+        store.apply(&Change::of(Edit::Log(row)), 0).unwrap();
+        drop(store);
+        let refused = forget_cache(&config, false).unwrap_err().to_string();
+        assert!(refused.starts_with("1 change(s) are not at a server yet") && refused.contains("--archive"));
+        assert!(database(&config).exists());
+        forget_cache(&config, true).unwrap();
+        assert!(!database(&config).exists());
+        let kept = config.spooldir().join("cache-1/venus.db");
+        assert_eq!(Store::open(Some(&kept)).unwrap().log().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_file_called_init_orders_it_once() {
+        let room = tempfile::tempdir().unwrap();
+        let config = config(room.path());
+        assert!(!is_ordered(&config));
+        fs::write(room.path().join("INIT"), "").unwrap();
+        assert!(is_ordered(&config));
+        done(&config).unwrap();
+        assert!(!is_ordered(&config));
+        done(&config).unwrap();
     }
 
     #[test]

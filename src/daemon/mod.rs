@@ -83,10 +83,11 @@ fn venus(words: Vec<String>) -> anyhow::Result<ExitCode> {
 
 async fn serve(config: crate::config::Config, switches: Switches) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
-    if switches.init {
+    if switches.init || forget::is_ordered(&config) {
         forget::forget_cache(&config, switches.archive)?;
     }
     let running = Running::start(&config).await?;
+    forget::done(&config)?;
     // Whoever started us, systemd or a person, learns that the tree is there.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(mountpoint = %config.mountpoint.display(), "mounted");

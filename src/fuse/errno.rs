@@ -11,7 +11,7 @@ use crate::error::Error;
 /// No wildcard arm on purpose: whoever adds an error decides what an application sees.
 pub fn number(error: &Error) -> i32 {
     match error {
-        Error::Disconnected(_) => libc::ETIMEDOUT,
+        Error::Disconnected(_) | Error::RealmAway(..) => libc::ETIMEDOUT,
         Error::NotFound(_) | Error::Gone(_) | Error::UnknownRealm(_) => libc::ENOENT,
         Error::Conflict(_) => libc::EIO,
         // Not EIO: nothing is broken, and programs say "not permitted" or "read-only".

@@ -137,7 +137,7 @@ impl Core {
             return Err(Error::BadAnswer(id.fid.to_string(), "contents do not match their hash".into()));
         }
         drop(pieces);
-        self.say("fetch", format!("Fetched {}@{realm}, {} bytes", id.fid, sibling.length));
+        self.say("fetch", format!("Fetched {}, {} bytes", self.shown(id), sibling.length));
         Ok(Some((scratch, room)))
     }
 

@@ -348,7 +348,7 @@ impl Core {
         state.seen.add(dot);
         (state.mode, state.mtime) = (None, None);
         drop(state);
-        self.say("store", format!("Stored {}, {length} bytes", id.fid));
+        self.say("store", format!("Stored {}, {length} bytes", self.shown(id)));
         Ok(())
     }
 

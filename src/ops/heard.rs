@@ -1,7 +1,12 @@
 //! What servers say without being asked.
 
+use coda_proto::{Fid, ServerId};
+
 use super::{Core, Result};
-use crate::replica::PeerEvent;
+use crate::{replica::PeerEvent, venus::face::ObjectId};
+
+/// Objects of a break that are named to people.
+const NAMED: usize = 3;
 
 impl Core {
     /// Marks the cache as an event says. A break is acknowledged only after that.
@@ -12,7 +17,10 @@ impl Core {
                 self.cache.broken(number, &fids)?;
                 ack.done();
                 tracing::debug!(%realm, %server, count = fids.len(), "callbacks broken");
-                self.say("callback", format!("Callback break for {} objects@{realm}", fids.len()));
+                self.say(
+                    "callback",
+                    self.callback_text(number, &self.peers.server_name(&realm, server), &fids),
+                );
             }
             PeerEvent::Lost { realm, server } => {
                 self.void_what_depends_on(&realm, server)?;
@@ -47,9 +55,19 @@ impl Core {
         }
         Ok(())
     }
+    /// What people are told of a break: who says so, and the first objects by name.
+    fn callback_text(&self, realm: u32, server: &str, fids: &[Fid]) -> String {
+        let shown = |fid: &Fid| self.shown(ObjectId { realm, fid: *fid });
+        let first: Vec<String> = fids.iter().take(NAMED).map(shown).collect();
+        match fids.len() - first.len() {
+            0 => format!("Callback {server} ({})", first.join(", ")),
+            more => format!("Callback {server} ({} and {more} more)", first.join(", ")),
+        }
+    }
+
     /// Promises about volumes of which this server holds a replica are void. Of a volume whose members are
     /// not known, too.
-    fn void_what_depends_on(&self, realm: &str, server: coda_proto::ServerId) -> Result<()> {
+    fn void_what_depends_on(&self, realm: &str, server: ServerId) -> Result<()> {
         let number = self.realm_number(realm)?;
         let elsewhere = self.peers.volumes_without(realm, server);
         self.cache.void(number, |volume| !elsewhere.contains(&volume));

@@ -34,7 +34,21 @@ impl Core {
             return Ok(view);
         }
         let _held = self.cache.locks.hold([dir]).await;
-        self.directory_held(dir).await
+        match self.directory_held(dir).await {
+            // Whoever holds what was seen of it is away: what was listed before can still be read.
+            Err(error @ (Error::Busy(_) | Error::Disconnected(_) | Error::RealmAway(..))) => {
+                self.as_listed(dir)?.ok_or(error)
+            }
+            result => result,
+        }
+    }
+
+    /// A directory with the names of an older version, if there are any.
+    fn as_listed(&self, dir: ObjectId) -> Result<Option<View>> {
+        match self.cache.store(|store| store.entries(dir))?.is_empty() {
+            true => Ok(None),
+            false => self.cache.view(dir),
+        }
     }
 
     /// The same, for a caller that holds the directory's lock.
@@ -124,7 +138,7 @@ impl Core {
         if !self.learn_along(dir, status)? {
             // This member lacks what we have: another, once it has been resolved.
             self.request_resolve(dir);
-            return Ok(());
+            return self.lend_listing(dir, entries);
         }
         self.cache.decide(|rows| {
             let row = rows(dir).filter(|row| row.status.past == past);
@@ -132,6 +146,20 @@ impl Core {
             let mut change = Change::of(Edit::Clear(dir));
             change.edits.extend(entries.into_iter().map(|entry| Edit::Bind(dir, entry)));
             change.push(Edit::Put(dir, std::sync::Arc::new(Row { complete: true, ..(*row).clone() })));
+            (change, ())
+        })
+    }
+
+    /// Older names than those of the version that was seen are better than none, until that one can be had.
+    fn lend_listing(&self, dir: ObjectId, entries: Vec<Entry>) -> Result<()> {
+        if !self.cache.store(|store| store.entries(dir))?.is_empty() {
+            return Ok(());
+        }
+        self.cache.decide(|rows| {
+            let mut change = Change::default();
+            if rows(dir).is_some_and(|row| !row.complete) {
+                change.edits.extend(entries.into_iter().map(|entry| Edit::Bind(dir, entry)));
+            }
             (change, ())
         })
     }

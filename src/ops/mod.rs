@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  path      what a name means: realms, mount points, entries, conflicting names
+//!  place     the path of an object, for people
 //!  status    is what is cached still so? all members are asked, and the newest version wins
 //!  seals     the same for whole volumes: one question where promises were lost
 //!  listing   directories, whole        contents   files, whole
@@ -20,6 +21,7 @@ mod heard;
 mod listing;
 pub(crate) mod names;
 pub(crate) mod path;
+mod place;
 mod restart;
 mod seals;
 mod status;
@@ -227,7 +229,7 @@ impl Core {
         let body = wire::request::Body::Resolve(wire::Resolve { fid: Some(id.fid.into()) });
         match self.peers.ask_any(&realm, &group, body, bytes::Bytes::new(), priority).await {
             Ok((_, answer)) => {
-                self.say("resolve", format!("Resolved {}@{realm}", id.fid));
+                self.say("resolve", format!("Resolved {}", self.shown(id)));
                 matches!(answer.response.body, Some(wire::response::Body::Resolved(r)) if r.complete)
             }
             Err(error) => {
@@ -311,5 +313,5 @@ pub(crate) fn is_away(error: &AskError) -> bool {
 
 /// Whether an operation failed because nobody is there.
 pub(crate) fn is_disconnected(error: &Error) -> bool {
-    matches!(error, Error::Disconnected(_))
+    error.is_disconnected()
 }

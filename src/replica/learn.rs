@@ -241,12 +241,20 @@ impl Peers {
     async fn identify(&self, realm: &Arc<Realm>) -> Result<(), Error> {
         let name = realm.name.to_string();
         let located = timeout(self.config.rpc_timeout, self.env.locate(&name)).await;
+        let mut why = None;
         let mut roots = match located {
             Ok(Ok(roots)) if roots.is_empty() && locked(&realm.state).known.is_none() => {
                 return Err(Error::UnknownRealm(name));
             }
             Ok(Ok(roots)) => roots,
-            Ok(Err(_)) | Err(_) => Vec::new(),
+            Ok(Err(reason)) => {
+                why = Some(reason);
+                Vec::new()
+            }
+            Err(_) => {
+                why = Some("looking it up takes too long".to_owned());
+                Vec::new()
+            }
         };
         let mut known: Vec<_> = realm.servers().iter().flat_map(|server| server.endpoints()).collect();
         self.shuffle(&mut known);
@@ -260,7 +268,11 @@ impl Peers {
                 self.told(realm, told, root_volume);
                 Ok(())
             }
-            Err(failures) => Err(AskError::most_telling(failures).about(&name)),
+            Err(failures) => Err(match (AskError::most_telling(failures), why) {
+                (AskError::Disconnected | AskError::Unreachable(_), Some(why)) => Error::RealmAway(name, why),
+                (AskError::Unreachable(why), None) => Error::RealmAway(name, why),
+                (error, _) => error.about(&name),
+            }),
         }
     }
 

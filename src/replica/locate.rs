@@ -75,10 +75,15 @@ impl Peers {
                 Ok(group)
             }
             (_, known) => match (self.ask_location(&realm, key).await, known) {
-                (Err(Error::Disconnected(_)), Some(group)) => Ok(group),
+                (Err(error), Some(group)) if error.is_disconnected() => Ok(group),
                 (outcome, _) => outcome,
             },
         }
+    }
+
+    /// A volume as it is known, without asking.
+    pub fn known_group(&self, realm: &str, id: VolumeId) -> Option<Group> {
+        locked(&self.find_realm(realm)?.state).known.as_ref()?.volumes.get(&id.0).cloned()
     }
 
     /// Known volumes of a realm of which this server holds no replica.

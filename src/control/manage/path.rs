@@ -108,42 +108,16 @@ impl Venus {
     /// Where an object shows, as far as that is cached: its path, or `VOLUME/rest` where the volume's
     /// mount point is not known.
     pub(super) fn path_of(&self, id: ObjectId) -> Option<String> {
-        let mut names: Vec<Vec<u8>> = Vec::new();
-        let mut at = id;
-        loop {
-            if at == CODA {
-                names.push(self.config().mountpoint.clone().into_bytes());
-                break;
-            }
-            if at.fid.is_root() {
-                match self.core.mounted_at(at) {
-                    Some(place) => {
-                        names.push(place.name);
-                        at = place.dir;
-                        continue;
-                    }
-                    None => {
-                        names.push(self.volume_name(at).into_bytes());
-                        break;
-                    }
-                }
-            }
-            let view = self.core.cache.view(at).ok()??;
-            let dir = ObjectId { realm: at.realm, fid: view.row.status.parent };
-            names.push(self.core.cache.store(|store| store.name_in(dir, at.fid)).ok()??);
-            at = dir;
+        let mut way = self.core.way_to(id)?;
+        if way.whole {
+            way.names.insert(0, self.config().mountpoint.clone().into_bytes());
         }
-        names.reverse();
-        Some(escape(&names.join(&b'/')))
+        Some(escape(&way.names.join(&b'/')))
     }
 
     /// The name of an object's volume, as far as it is known without asking.
     pub(super) fn volume_name(&self, id: ObjectId) -> String {
-        let known = self.core.peers.known();
-        let realm = self.core.realm_name(id.realm).ok();
-        let realm = realm.and_then(|realm| known.realms.get(&*realm));
-        let group = realm.and_then(|realm| realm.volumes.get(&id.fid.volume.0));
-        group.map_or_else(|| id.fid.volume.to_string(), |group| group.name.clone())
+        self.core.volume_name(id.realm, id.fid.volume)
     }
 
     pub(super) fn path_of_fid(&self, text: &str) -> Result<String, Failure> {

@@ -69,7 +69,8 @@ async fn names_that_nobody_knows_are_told_apart_from_realms_out_of_reach() {
     }
     assert!(began.elapsed() < SECOND);
     world.set("a.org-1", Mode::Stopped);
-    assert_eq!(client.peers.realm("a.org").await, Err(Error::Disconnected("a.org".into())));
+    let away = client.peers.realm("a.org").await.unwrap_err();
+    assert_eq!(away, Error::RealmAway("a.org".into(), "silent".into()));
     assert!(began.elapsed() <= 16 * SECOND);
     // Whoever comes next is not kept as long, and whoever comes after it is back succeeds.
     let again = Instant::now();
@@ -119,7 +120,7 @@ async fn a_realm_that_talks_nonsense_disturbs_nobody_else() {
     assert_eq!(client.mutate("a.org", &group).await.0, 2);
     assert!(matches!(
         client.peers.volume("liar.org", VolumeKey::Name("x".into())).await,
-        Err(Error::BadAnswer(..) | Error::Disconnected(_))
+        Err(Error::BadAnswer(..) | Error::RealmAway(..))
     ));
     let fresh = Client::new(&world);
     assert!(matches!(fresh.peers.realm("liar.org").await, Err(Error::BadAnswer(..))));

@@ -252,3 +252,29 @@ async fn a_large_store_that_a_crash_left_is_finished() {
     assert!(again.bytes("f").await.unwrap() == contents);
     assert!(world.client("b").bytes("f").await.unwrap() == contents);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_changed_where_nobody_answers_is_shown_as_it_was_listed() {
+    let world = World::new(2);
+    let (a, b, c) = (world.client("a"), world.client("b"), world.client("c"));
+    a.mkdir("d").await.unwrap();
+    a.write("d/x", "x").await.unwrap();
+    assert_eq!(b.ls("d").await.unwrap(), ["x"]);
+    world.weather(2, Weather::Closed);
+    a.write("d/y", "y").await.unwrap();
+    // Both see that it changed, and neither sees how; one has never listed it.
+    for client in [&b, &c] {
+        client.stat("d").await.unwrap();
+    }
+    world.weather(1, Weather::Closed);
+    world.weather(2, Weather::Fine);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    for client in [&b, &c] {
+        assert_eq!(client.ls("d").await.unwrap(), ["x"], "the only survivor missed the change");
+    }
+    world.weather(1, Weather::Fine);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    for client in [&b, &c] {
+        assert_eq!(client.ls("d").await.unwrap(), ["x", "y"]);
+    }
+}
