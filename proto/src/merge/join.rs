@@ -93,6 +93,9 @@ fn write<R: Replica>(
 /// The retired ones among all authors that states from a peer, and ours of the same objects, name.
 fn retired_among<R: Replica>(replica: &R, theirs: &[ObjectState]) -> Result<BTreeSet<Author>, R::Error> {
     let mut authors = BTreeSet::new();
+    if !replica.has_retired()? {
+        return Ok(authors);
+    }
     for their in theirs {
         let mine = state_of(replica, their.head.fid)?;
         for state in mine.iter().chain([their]) {

@@ -117,6 +117,9 @@ impl Replica for Memory {
         Ok(())
     }
 
+    fn has_retired(&self) -> Result<bool, Infallible> {
+        Ok(!self.retired.is_empty())
+    }
     fn is_retired(&self, author: Author) -> Result<bool, Infallible> {
         Ok(self.retired.contains(&author))
     }

@@ -37,6 +37,8 @@ impl Server {
         let id = VolumeId(apply.volume);
         let volume = self.volume(id)?;
         self.check_epoch(id, apply.epoch)?;
+        // Here too, so that nobody waits behind a replica that is being filled only to be refused.
+        volume.read(served)?;
         let records = records(id, apply)?;
         let touched: BTreeSet<Fid> = records.iter().flat_map(|record| record.op.touches()).collect();
         let work = Work {

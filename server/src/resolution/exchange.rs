@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Objects joined in one transaction, about: while it runs nobody else writes, and memory holds them all.
-const AT_ONCE: usize = 5_000;
+const AT_ONCE: usize = 20_000;
 
 /// Why a meeting came to nothing. It is held again.
 #[derive(Debug, thiserror::Error)]

@@ -37,7 +37,7 @@ pub struct LostRow {
 impl View<'_> {
     /// Where the scrubber is.
     pub fn scrubbed(&self) -> Result<i64, StoreError> {
-        Ok(self.db.prepare_cached("SELECT scrubbed FROM collector")?.query_row([], |row| row.get(0))?)
+        Ok(self.db.prepare_cached("SELECT place FROM scrubber")?.query_row([], |row| row.get(0))?)
     }
 
     /// The next contents after a place.
@@ -75,7 +75,7 @@ impl View<'_> {
 impl Txn<'_> {
     /// Notes where the scrubber is.
     pub fn put_scrubbed(&mut self, place: i64) -> Result<(), StoreError> {
-        self.db.prepare_cached("UPDATE collector SET scrubbed = ?1")?.execute([place])?;
+        self.db.prepare_cached("UPDATE scrubber SET place = ?1")?.execute([place])?;
         Ok(())
     }
 

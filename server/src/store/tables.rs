@@ -84,24 +84,19 @@ CREATE TABLE garbage(container TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 CREATE TABLE upload(
   handle BLOB PRIMARY KEY, instance BLOB NOT NULL, length INTEGER NOT NULL, hash BLOB NOT NULL,
   container TEXT NOT NULL, complete INTEGER NOT NULL, created INTEGER NOT NULL) STRICT, WITHOUT ROWID;
--- authors whose records are refused; settled: all that they ever wrote is here, and every past includes it
-CREATE TABLE retired(
-  author INTEGER PRIMARY KEY, change_seq INTEGER NOT NULL DEFAULT 0, settled INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE TABLE retired(author INTEGER PRIMARY KEY) STRICT;
 -- what we have seen of a peer's replica, and what it has said to include of ours (with how far it was then)
 CREATE TABLE peer(
   server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, seen INTEGER NOT NULL,
   acked INTEGER NOT NULL DEFAULT 0, acked_at INTEGER NOT NULL DEFAULT 0) STRICT;
 -- earlier starts of this store, and how far it had come when the next began
 CREATE TABLE incarnation(incarnation INTEGER PRIMARY KEY, upto INTEGER NOT NULL) STRICT;
--- when an author was last noticed to have written, and what
-CREATE TABLE author(author INTEGER PRIMARY KEY, seq INTEGER NOT NULL, noticed INTEGER NOT NULL) STRICT;
 -- contents that were damaged here: their version stays, their bytes are to come from a peer
 CREATE TABLE lost(
   vnode INTEGER NOT NULL, uniq INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL,
   length INTEGER NOT NULL, hash BLOB NOT NULL, PRIMARY KEY(vnode, uniq, author, seq)) STRICT, WITHOUT ROWID;
-CREATE TABLE collector(
-  one INTEGER PRIMARY KEY CHECK (one = 1), scanned INTEGER NOT NULL, scrubbed INTEGER NOT NULL) STRICT;
-INSERT INTO collector VALUES (1, 0, 0);
+CREATE TABLE scrubber(one INTEGER PRIMARY KEY CHECK (one = 1), place INTEGER NOT NULL) STRICT;
+INSERT INTO scrubber VALUES (1, 0);
 ",
     steps: &[
         // Versions of peers' stores could be told apart before, but not followed across their restarts.
@@ -109,18 +104,69 @@ INSERT INTO collector VALUES (1, 0, 0);
 ALTER TABLE tombstone ADD COLUMN noticed INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX tombstone_dir ON tombstone(dir_vnode, dir_uniq);
 CREATE INDEX tombstone_age ON tombstone(noticed, lamport);
-ALTER TABLE retired ADD COLUMN change_seq INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE retired ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE peer ADD COLUMN acked INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE peer ADD COLUMN acked_at INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE incarnation(incarnation INTEGER PRIMARY KEY, upto INTEGER NOT NULL) STRICT;
-CREATE TABLE author(author INTEGER PRIMARY KEY, seq INTEGER NOT NULL, noticed INTEGER NOT NULL) STRICT;
 CREATE TABLE lost(
   vnode INTEGER NOT NULL, uniq INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL,
   length INTEGER NOT NULL, hash BLOB NOT NULL, PRIMARY KEY(vnode, uniq, author, seq)) STRICT, WITHOUT ROWID;
-CREATE TABLE collector(
-  one INTEGER PRIMARY KEY CHECK (one = 1), scanned INTEGER NOT NULL, scrubbed INTEGER NOT NULL) STRICT;
-INSERT INTO collector VALUES (1, 0, 0);
+CREATE TABLE scrubber(one INTEGER PRIMARY KEY CHECK (one = 1), place INTEGER NOT NULL) STRICT;
+INSERT INTO scrubber VALUES (1, 0);
 ",
     ],
 };
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::{config::Durability, store::schema};
+
+    /// The tables of a replica as the first version made them.
+    const FIRST: &str = "
+CREATE TABLE volume(
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  id INTEGER NOT NULL, replica INTEGER NOT NULL, incarnation INTEGER NOT NULL,
+  change_seq INTEGER NOT NULL, used INTEGER NOT NULL, created INTEGER NOT NULL,
+  joined INTEGER NOT NULL, offline_message TEXT NOT NULL, motd TEXT NOT NULL) STRICT;
+CREATE TABLE tombstone(
+  vnode INTEGER NOT NULL, uniq INTEGER NOT NULL,
+  author INTEGER NOT NULL, seq INTEGER NOT NULL,
+  origin_author INTEGER NOT NULL, origin_seq INTEGER NOT NULL,
+  dir_vnode INTEGER NOT NULL, dir_uniq INTEGER NOT NULL, name BLOB NOT NULL, lamport INTEGER NOT NULL,
+  seen BLOB NOT NULL, renamed INTEGER NOT NULL, everywhere INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY(vnode, uniq, author, seq, origin_author, origin_seq)) STRICT, WITHOUT ROWID;
+CREATE INDEX tombstone_dot ON tombstone(author, seq);
+CREATE TABLE peer(server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, seen INTEGER NOT NULL) STRICT;
+";
+
+    /// Tables and indexes with their columns, without how they were written down.
+    fn shape(db: &Connection) -> Vec<(String, String)> {
+        let mut query = db
+            .prepare(
+                "SELECT m.name, c.name FROM sqlite_master m, pragma_table_xinfo(m.name) c \
+                 WHERE m.type IN ('table', 'index') ORDER BY 1, 2",
+            )
+            .unwrap();
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn a_replica_of_the_first_version_becomes_one_of_this() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (dir.path().join("old.db"), dir.path().join("new.db"));
+        let first =
+            schema::Schema { application: REPLICA.application, version: 1, create: FIRST, steps: &[] };
+        drop(schema::open(&old, &first, Durability::Process).unwrap());
+        let migrated = shape(&schema::open(&old, &REPLICA, Durability::Process).unwrap());
+        let made = shape(&schema::open(&new, &REPLICA, Durability::Process).unwrap());
+        let changed = |(table, _): &&(String, String)| {
+            ["tombstone", "peer", "incarnation", "lost", "scrubber"].iter().any(|name| table.starts_with(name))
+        };
+        let of = |all: &[(String, String)]| all.iter().filter(changed).cloned().collect::<Vec<_>>();
+        assert_eq!(of(&migrated), of(&made));
+        assert!(made.len() > migrated.len(), "the first version is not whole here");
+    }
+}

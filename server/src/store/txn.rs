@@ -406,6 +406,10 @@ impl Replica for Txn<'_> {
         Ok(())
     }
 
+    fn has_retired(&self) -> Result<bool, StoreError> {
+        Ok(self.view.db.prepare_cached("SELECT 1 FROM retired LIMIT 1")?.exists([])?)
+    }
+
     fn is_retired(&self, author: Author) -> Result<bool, StoreError> {
         self.view.is_retired(author)
     }
