@@ -106,7 +106,7 @@ impl Server {
             if met.known_incarnation != 0 {
                 let has_been =
                     volume.read(|view| Ok(view.has_been(met.known_incarnation, met.known_seq)?))?;
-                if !has_been {
+                if !has_been && volume.meetings.is_in_doubt(server, met.known_incarnation) {
                     doubt(volume, server);
                 }
             }
@@ -134,6 +134,7 @@ impl Server {
         let (sessions, id) = (self.sessions().clone(), volume.id);
         let touching = volume.clone();
         let files: Vec<Fid> = heard.states.iter().map(|state| state.head.fid).collect();
+        let is_whole = heard.last && heard.joined;
         let changed = volume
             .write(
                 move |txn| {
@@ -156,6 +157,9 @@ impl Server {
                 move |done| sessions.break_promises(id, &done.changed, 0),
             )
             .await?;
+        if is_whole {
+            volume.meetings.has_met();
+        }
         Ok(changed)
     }
 

@@ -67,6 +67,9 @@ pub(crate) struct Meetings {
     made: AtomicU64,
     /// When to forget again what nobody needs.
     collect_at: Mutex<Instant>,
+    /// Peers that have met a run of this replica's store which it does not remember, and whether it has been
+    /// joined with what the others know since it heard of that.
+    doubts: Mutex<BTreeMap<(ServerId, u64), bool>>,
 }
 
 impl Meetings {
@@ -78,7 +81,20 @@ impl Meetings {
             author,
             made: AtomicU64::new(0),
             collect_at: Mutex::new(Instant::now() + FIRST_COLLECTION),
+            doubts: Mutex::default(),
         }
+    }
+
+    /// A peer has met a run that is not remembered here. Answers whether that is a reason to doubt: it is
+    /// none any more once this replica has met the others, however long the peer takes to notice.
+    pub(crate) fn is_in_doubt(&self, peer: ServerId, incarnation: u64) -> bool {
+        let mut doubts = self.doubts.lock().expect("never held across a panic");
+        !*doubts.entry((peer, incarnation)).or_insert(false)
+    }
+
+    /// This replica has been joined with one that has a history.
+    pub(crate) fn has_met(&self) {
+        self.doubts.lock().expect("never held across a panic").values_mut().for_each(|met| *met = true);
     }
 
     /// Whether it is time for a collection; the next one is so long after it.

@@ -79,13 +79,14 @@ impl Server {
             Ok((view.volume_row()?.joined, view.has_been(meet.met_incarnation, meet.met_seq)?))
         })?;
         let (acked, at) = (meet.met_seq, meet.my_change_seq);
-        if !has_been && joined {
+        let is_old = !has_been && volume.meetings.is_in_doubt(peer, meet.met_incarnation);
+        if is_old && joined {
             doubt(volume, peer);
         } else if has_been && (known.acked, known.acked_at) != (acked, at) {
             // Nobody waits: it is committed with whatever comes next, and lost without harm.
             drop(volume.queue(move |txn| Ok(txn.put_acked(peer, acked, at)?), |_| {}));
         }
-        Ok(!has_been)
+        Ok(is_old)
     }
 
     /// Brings a volume to the join of all members that can be reached. Asked by a client, the others are

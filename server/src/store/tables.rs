@@ -163,7 +163,9 @@ CREATE TABLE peer(server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, seen
         let migrated = shape(&schema::open(&old, &REPLICA, Durability::Process).unwrap());
         let made = shape(&schema::open(&new, &REPLICA, Durability::Process).unwrap());
         let changed = |(table, _): &&(String, String)| {
-            ["tombstone", "peer", "incarnation", "lost", "scrubber"].iter().any(|name| table.starts_with(name))
+            ["tombstone", "peer", "incarnation", "lost", "scrubber"]
+                .iter()
+                .any(|name| table.starts_with(name))
         };
         let of = |all: &[(String, String)]| all.iter().filter(changed).cloned().collect::<Vec<_>>();
         assert_eq!(of(&migrated), of(&made));

@@ -121,6 +121,37 @@ async fn a_restored_server_learns_it_from_whom_it_asks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restored_server_that_has_met_the_others_serves_though_they_cannot_ask_it() {
+    let mut cluster = Cluster::new(2);
+    let root = client(&cluster, 2).root();
+    cluster.settle(SOON).await;
+    cluster.stop(TWO);
+    let copy = cluster.copy_disk(TWO);
+    cluster.start(TWO);
+    client(&cluster, 2).mkdir(root, "a").await.unwrap();
+    cluster.settle(SOON).await;
+    tokio::time::sleep(PAUSE).await;
+    cluster.stop(TWO);
+    cluster.restore(TWO, copy);
+    cluster.cut_one_way(1, 2);
+    cluster.start(TWO);
+    tokio::time::sleep(SOON).await;
+    let mut two = client(&cluster, 2);
+    assert_eq!(two.names(root).await, ["a"]);
+    // The other remembers the lost run for as long as it cannot ask. That is no news any more.
+    for name in ["b", "c"] {
+        let resolve = wire::Resolve { fid: Some(root.into()) };
+        two.call(request::Body::Resolve(resolve)).await.unwrap();
+        assert!(!refuses(&mut two).await);
+        two.mkdir(root, name).await.unwrap();
+    }
+    cluster.heal();
+    cluster.settle(SOON).await;
+    assert_eq!(client(&cluster, 1).names(root).await, ["a", "b", "c"]);
+    cluster.check_stores();
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_all_members_are_old_copies_what_they_have_is_what_there_is() {
     let mut cluster = Cluster::new(2);
     let mut one = client(&cluster, 1);
