@@ -6,6 +6,7 @@
 //!  status  rights  quota                    location  servers, volumes, groups
 //!  resolution  collection              members meet and join; what all of them know is forgotten
 //!  volume    one writer, many readers     scrub     bytes that are not what they were
+//!  groups    members that leave
 //!  store     SQLite and containers        shell     clock, network, processes
 //! ```
 
@@ -14,6 +15,7 @@ mod calls;
 mod collection;
 pub mod config;
 pub mod env;
+mod groups;
 pub mod location;
 pub mod quota;
 mod resolution;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use coda_proto::{Code, Refusal, ServerId, VolumeId, wire};
+use tokio::sync::Notify;
 
 use crate::{
     config::ServerConfig,
@@ -18,9 +19,11 @@ use crate::{
         load::changed_groups,
         log::{self, Step},
     },
-    resolution, scrub,
+    groups, resolution, scrub,
     session::Sessions,
-    store::{NewReplica, RealmStore, Replica, StoreError, StoreLock, replica_dir},
+    store::{
+        NewReplica, RealmStore, Replica, Stage, StoreError, StoreLock, Txn, clear_stages, put_away, replica_dir,
+    },
     volume::Volume,
 };
 
@@ -46,6 +49,10 @@ pub struct Server {
     changing: tokio::sync::Mutex<()>,
     /// Whether somebody is asking the SCM for news.
     refreshing: AtomicBool,
+    /// Replicas that are being made aside.
+    stages: Mutex<BTreeMap<u128, Stage>>,
+    /// Rung when somebody may be leaving a group.
+    leaving: Arc<Notify>,
 }
 
 impl Server {
@@ -75,9 +82,14 @@ impl Server {
             lock: Mutex::new(Some(lock)),
             changing: tokio::sync::Mutex::new(()),
             refreshing: AtomicBool::new(false),
+            stages: Mutex::default(),
+            leaving: Arc::default(),
         });
+        clear_stages(&server.config.dir)?;
         server.make_replicas(&server.realm(), None)?;
-        server.open_volumes(&server.realm())?;
+        server.open_volumes(&server.realm(), || server.boot)?;
+        let attending = groups::attend(server.me.clone(), server.leaving.clone());
+        server.env.spawn(Box::pin(attending));
         Ok(server)
     }
 
@@ -98,14 +110,14 @@ impl Server {
     }
 
     /// Opens the replicas that `realm` says are here and are not open yet.
-    fn open_volumes(&self, realm: &Realm) -> Result<(), StoreError> {
+    fn open_volumes(&self, realm: &Realm, incarnation: impl Fn() -> u64) -> Result<(), StoreError> {
         for id in realm.volumes.keys() {
             let Some(member) = realm.replica_at(*id, self.id) else { continue };
             if self.volumes().contains_key(id) {
                 continue;
             }
             let (durability, now) = (self.config.durability, self.env.now());
-            let replica = Replica::open(&self.config.dir, *id, member.replica, self.boot, durability, now)?;
+            let replica = Replica::open(&self.config.dir, *id, member.replica, incarnation(), durability, now)?;
             let volume = Volume::new(self.id, replica, self.env.clone(), self.config.crash.clone());
             let attending = resolution::attend(self.me.clone(), Arc::downgrade(&volume));
             self.env.spawn(Box::pin(scrub::scrub(Arc::downgrade(&volume))));
@@ -166,10 +178,22 @@ impl Server {
         let changed = changed_groups(&old, &new);
         let config = new.config;
         *self.realm.write().expect("never held across a panic") = Arc::new(new);
-        self.open_volumes(&self.realm())?;
+        // A replica that was here before, and is here again, is another one to its peers.
+        self.open_volumes(&self.realm(), || self.env.random().max(1))?;
         let mine = |id: &VolumeId| self.realm().replica_at(*id, self.id).is_some();
         let gone: Vec<VolumeId> = self.volumes().keys().filter(|id| !mine(id)).copied().collect();
-        gone.into_iter().for_each(|id| self.close_volume(id));
+        for id in gone {
+            self.close_volume(id);
+            let Some(member) = old.replica_at(id, self.id) else { continue };
+            // Of a purged volume nobody wants anything. A replica that left may hold what only it had, if it
+            // was made to go: somebody may want to look at it.
+            let purged = !self.realm().volumes.contains_key(&id);
+            if let Err(error) = put_away(&self.config.dir, member.replica, self.boot, purged) {
+                tracing::warn!(volume = %id, %error, "a replica that is not served any more is still there");
+            }
+        }
+        self.forget_peers(&old);
+        self.leaving.notify_one();
         for info in changed {
             self.sessions.announce(&wire::event::Body::GroupChanged(info));
         }
@@ -209,6 +233,20 @@ impl Server {
         Ok(())
     }
 
+    /// Forgets how far the replicas of members that are none any more were met.
+    fn forget_peers(&self, old: &Realm) {
+        for (id, volume) in self.volumes() {
+            let Some(before) = old.volumes.get(&id) else { continue };
+            let now = self.peers_of(id);
+            let gone = before.info.members.iter().filter_map(|member| ServerId::new(member.server).ok());
+            let gone: Vec<ServerId> = gone.filter(|peer| *peer != self.id && !now.contains_key(peer)).collect();
+            if !gone.is_empty() {
+                let forget = move |txn: &mut Txn<'_>| gone.iter().try_for_each(|peer| Ok(txn.forget_peer(*peer)?));
+                drop(volume.queue(forget, |_| {}));
+            }
+        }
+    }
+
     /// Stops: every session ends, what is queued is dropped unanswered, and the store is free again.
     pub fn stop(&self) {
         for volume in self.volumes().values() {
@@ -216,7 +254,9 @@ impl Server {
         }
         self.volumes.write().expect("never held across a panic").clear();
         self.sessions.end_all();
+        self.stages.lock().expect("never held across a panic").clear();
         self.lock.lock().expect("never held across a panic").take();
+        self.leaving.notify_one();
     }
 
     /// Tells clients that the server goes away.
@@ -258,6 +298,9 @@ impl Server {
     }
     pub(crate) fn telling(&self) -> &AtomicBool {
         &self.telling
+    }
+    pub(crate) fn stages(&self) -> &Mutex<BTreeMap<u128, Stage>> {
+        &self.stages
     }
     pub(crate) fn changing(&self) -> &tokio::sync::Mutex<()> {
         &self.changing

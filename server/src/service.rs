@@ -98,7 +98,7 @@ impl Server {
         }
         // Proved by a certificate, or by a token: no session needed.
         let body = match body {
-            Body::Admin(admin) => return self.admin(caller, admin).await,
+            Body::Admin(admin) => return self.admin(caller, admin, bulk).await,
             Body::Enroll(enroll) => return self.enroll(enroll).await,
             body => body,
         };
@@ -106,6 +106,9 @@ impl Server {
         let anonymous = who == Identity::Client || caller.session != 0;
         if anonymous && !self.sessions().heard(caller.session) {
             return Err(Refusal::new(Code::UnknownSession, "say Hello first"));
+        }
+        if who == Identity::Client {
+            self.in_service(&body)?;
         }
         for cop2 in request.cop2 {
             self.cop2(cop2);
@@ -141,6 +144,18 @@ impl Server {
         }
     }
 
+    /// Refuses clients a volume that an administrator took out of service.
+    fn in_service(&self, body: &request::Body) -> Result<(), Refusal> {
+        let Some(id) = concerns(body).map(VolumeId) else { return Ok(()) };
+        let offline = |volume: &crate::location::VolumeEntry| {
+            volume.more.service() == wire::VolumeService::VolumeOffline
+        };
+        match self.realm().volumes.get(&id).is_some_and(offline) {
+            true => Err(Refusal::new(Code::Offline, format!("an administrator took volume {id} out of service"))),
+            false => Ok(()),
+        }
+    }
+
     /// Notes that every member holds these dots. Of another epoch, or of unknown dots, it says nothing.
     fn cop2(&self, cop2: wire::Cop2) {
         let id = VolumeId(cop2.volume);
@@ -168,5 +183,23 @@ impl Server {
             }
             _ => {}
         }
+    }
+}
+
+/// The volume that a call is about.
+fn concerns(body: &request::Body) -> Option<u32> {
+    use request::Body;
+    let of = |fid: &Option<wire::Fid>| fid.as_ref().map(|fid| fid.volume);
+    match body {
+        Body::Fetch(fetch) => of(&fetch.fid),
+        Body::FetchMany(fetch) => Some(fetch.volume),
+        Body::ReadDir(read) => of(&read.fid),
+        Body::GetAttr(get) => Some(get.volume),
+        Body::ValidateObjects(ask) => Some(ask.volume),
+        Body::GetAcl(get) => of(&get.fid),
+        Body::Upload(piece) => Some(piece.volume),
+        Body::Apply(apply) => Some(apply.volume),
+        Body::Resolve(resolve) => of(&resolve.fid),
+        _ => None,
     }
 }

@@ -31,6 +31,7 @@ pub fn realm(name: &str, servers: Vec<wire::ServerInfo>, any: Rights) -> Result<
         root_volume: ROOT_VOLUME.to_owned(),
         servers: known,
         volumes: Default::default(),
+        high: Default::default(),
     };
     add_volume(&mut realm, ROOT_VOLUME, any);
     Ok(realm)
@@ -52,7 +53,7 @@ pub fn add_volume_on(realm: &mut Realm, name: &str, servers: &[ServerId], acl: &
         state: wire::MemberState::MemberActive.into(),
     });
     let info = wire::VolumeInfo { id: id.0, name: name.to_owned(), epoch: 1, members: members.collect() };
-    realm.volumes.insert(id, VolumeEntry { info, acl: acl.clone() });
+    realm.volumes.insert(id, VolumeEntry::new(info, acl.clone()));
     id
 }
 

@@ -170,7 +170,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             let realm = join::configuration(&env, &scm).await?;
             let servers = servers.iter().map(|server| server_id(&realm, server)).collect::<Result<_, _>>()?;
             let acl = Some((&Acl::root(anyuser)).into());
-            let answer = ask(Body::CreateVolume(wire::CreateVolume { name, servers, acl })).await?;
+            let answer = ask(Body::CreateVolume(wire::CreateVolume { name, servers, acl, ..Default::default() })).await?;
             for volume in &answer.volumes {
                 println!("Volume {:08x} ({}) created ", volume.id, volume.name);
             }
@@ -192,13 +192,13 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::AddReplica { volume, server } => {
             let server = server_id(&join::configuration(&env, &scm).await?, &server)?;
-            let answer = ask(Body::AddReplica(wire::AddReplica { volume, server })).await?;
+            let answer = ask(Body::AddReplica(wire::AddReplica { volume, server, rate: 0 })).await?;
             print!("{}", vrlist::text(&answer.volumes));
             note(&answer);
         }
         Command::RemoveReplica { volume, server } => {
             let server = server_id(&join::configuration(&env, &scm).await?, &server)?;
-            let answer = ask(Body::RemoveReplica(wire::RemoveReplica { volume, server })).await?;
+            let answer = ask(Body::RemoveReplica(wire::RemoveReplica { volume, server, force: false })).await?;
             print!("{}", vrlist::text(&answer.volumes));
             note(&answer);
         }

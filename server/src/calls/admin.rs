@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Server {
-    pub(crate) async fn admin(&self, caller: Caller, admin: wire::Admin) -> Answer {
+    pub(crate) async fn admin(&self, caller: Caller, admin: wire::Admin, bulk: bytes::Bytes) -> Answer {
         let ask = admin.body.ok_or_else(|| Refusal::new(Code::Unsupported, "no request that we know"))?;
         match (caller.who, &ask) {
             (Identity::Client, _) => {
@@ -27,9 +27,11 @@ impl Server {
                 | Ask::ReadLog(_)
                 | Ask::Promise(_)
                 | Ask::Announce(_)
-                | Ask::MemberJoined(_),
+                | Ask::MemberJoined(_)
+                | Ask::ReplicaStatus(_),
             )
             | (Identity::Admin, _) => {}
+            (Identity::Server(_), Ask::Stage(_)) if self.may_stage(caller.who) => {}
             (Identity::Server(_), _) => {
                 return Err(Refusal::new(Code::Access, "only administrators may"));
             }
@@ -57,23 +59,51 @@ impl Server {
             }
             Ask::VolumeDetail(detail) => self.volume_detail(&detail.name),
             Ask::Invite(invite) => self.invite(&invite),
+            Ask::CreateVolume(create) if !create.stage.is_empty() => self.create_staged(create).await,
             Ask::CreateVolume(create) => self.change(|realm| change::create_volume(realm, create)).await,
             Ask::AddReplica(add) => self.change(|realm| change::add_replica(realm, &add)).await,
             Ask::RemoveReplica(remove) => self.change(|realm| change::remove_replica(realm, &remove)).await,
             Ask::SetRoot(root) => self.change(|realm| change::set_root(realm, &root.name)).await,
             Ask::LoadLocation(files) => self.load_location(&files).await,
+            Ask::ReplicaStatus(ask) => {
+                let report = Some(self.replica_report(ask).await?);
+                answer(wire::AdminAnswer { report, ..Default::default() })
+            }
+            Ask::MoveReplica(moving) => self.change(|realm| change::move_replica(realm, &moving)).await,
+            Ask::PurgeVolume(purge) => self.change(|realm| change::purge_volume(realm, &purge)).await,
+            Ask::SetService(set) => self.change(|realm| change::set_service(realm, &set)).await,
+            Ask::ReserveReplica(reserve) => self.reserve_replica(&reserve).await,
+            Ask::CloneVolume(clone) => self.clone_volume(&clone).await,
+            Ask::SetQuota(set) => self.set_quota(set).await,
+            Ask::Stage(stage) => answer(self.stage(stage, bulk).await?),
         }
     }
 
     /// Changes one volume of the realm, here and everywhere.
-    async fn change(&self, f: impl FnOnce(&mut Realm) -> Result<VolumeId, Refusal>) -> Answer {
+    pub(crate) async fn change(&self, f: impl FnOnce(&mut Realm) -> Result<VolumeId, Refusal>) -> Answer {
         let _one_at_a_time = self.changing().lock().await;
+        self.change_locked(f).await
+    }
+
+    /// The same for who holds `changing`.
+    pub(crate) async fn change_locked(
+        &self,
+        f: impl FnOnce(&mut Realm) -> Result<VolumeId, Refusal>,
+    ) -> Answer {
         let mut realm = (*self.at_the_scm()?).clone();
         let id = f(&mut realm)?;
         let text = self.commit(realm).await?;
         let realm = self.realm();
         let volumes: Vec<_> = realm.volumes.get(&id).map(|volume| volume.info.clone()).into_iter().collect();
         answer(wire::AdminAnswer { text, volumes, ..Default::default() })
+    }
+
+    async fn reserve_replica(&self, reserve: &wire::ReserveReplica) -> Answer {
+        let _one_at_a_time = self.changing().lock().await;
+        let mut realm = (*self.at_the_scm()?).clone();
+        let replica = change::reserve_replica(&mut realm, reserve)?;
+        let text = self.commit(realm).await?;
+        answer(wire::AdminAnswer { text, replica, ..Default::default() })
     }
 
     /// A member has met the others: from now on it is asked for contents.
@@ -205,7 +235,7 @@ impl Server {
     }
 }
 
-fn state(member: &wire::Member) -> &'static str {
+pub(crate) fn state(member: &wire::Member) -> &'static str {
     match wire::MemberState::try_from(member.state) {
         Ok(wire::MemberState::MemberActive) => "active",
         Ok(wire::MemberState::MemberJoining) => "joining",
@@ -214,6 +244,6 @@ fn state(member: &wire::Member) -> &'static str {
     }
 }
 
-pub(super) fn answer(answer: wire::AdminAnswer) -> Answer {
+pub(crate) fn answer(answer: wire::AdminAnswer) -> Answer {
     plain(Body::Admin(answer))
 }

@@ -1,6 +1,6 @@
 //! Apply: the one mutation call.
 
-use std::{cmp::Ordering, collections::BTreeSet};
+use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
 
 use coda_proto::{
     APPLY_BYTES, APPLY_RECORDS, Code, Contents, Dot, Fid, Op, Record, Refusal, Status, VolumeId,
@@ -16,7 +16,7 @@ use crate::{
     quota, rights,
     server::Server,
     status::status,
-    store::{Bytes as Stored, Content, Txn},
+    store::{Bytes as Stored, Content, StoreError, Txn},
 };
 
 impl Server {
@@ -36,7 +36,8 @@ impl Server {
     async fn change_objects(&self, caller: Caller, apply: wire::Apply, repairs: Option<Fid>) -> Answer {
         let id = VolumeId(apply.volume);
         let volume = self.volume(id)?;
-        self.check_epoch(id, apply.epoch)?;
+        let epoch = apply.epoch;
+        self.check_epoch(id, epoch)?;
         // Here too, so that nobody waits behind a replica that is being filled only to be refused.
         volume.read(served)?;
         let records = records(id, apply)?;
@@ -49,6 +50,8 @@ impl Server {
             touched: touched.clone(),
             records,
             repairs,
+            server: self.me().ok_or(StoreError::Stopped)?,
+            epoch,
         };
         let sessions = self.sessions().clone();
         let dots: Vec<Dot> = work.records.iter().map(|record| record.dot).collect();
@@ -97,6 +100,13 @@ impl Server {
                 return Err(Refusal::new(Code::Busy, why));
             }
         }
+        let entry = &realm.volumes[&id];
+        if entry.is_frozen() {
+            return Err(Refusal::new(Code::Access, format!("volume {id} is read-only")));
+        }
+        if entry.more.service() == wire::VolumeService::VolumeLocked {
+            return Err(Refusal::new(Code::Busy, format!("volume {id} is locked by an administrator")));
+        }
         let member = realm.replica_at(id, self.id()).ok_or_else(no_volume)?;
         match member.state == i32::from(wire::MemberState::MemberLeaving) {
             true => Err(Refusal::new(Code::Offline, format!("this member is leaving volume {id}"))),
@@ -140,10 +150,15 @@ struct Work {
     records: Vec<Record>,
     /// The object at which people have decided something.
     repairs: Option<Fid>,
+    server: Arc<Server>,
+    epoch: u64,
 }
 
 impl Work {
     fn run(self, txn: &mut Txn<'_>) -> Result<wire::Applied, Refusal> {
+        // Again, now that this is its turn: a member that learned meanwhile that it leaves, and said how far
+        // its replica has come, must not go further.
+        self.server.check_epoch(txn.volume, self.epoch)?;
         served(txn)?;
         let before = stamp(txn);
         if let Some(fid) = self.repairs

@@ -1,11 +1,13 @@
 //! What each call does.
 
 mod admin;
+pub mod manage;
 mod apply;
 mod conflicts;
 mod location;
 mod read;
 mod repair;
+mod replica;
 mod scm;
 mod upload;
 mod validate;

@@ -14,6 +14,8 @@ impl From<&Realm> for wire::RealmConfig {
             root_volume: realm.root_volume.clone(),
             volumes: realm.volumes.values().map(|volume| volume.info.clone()).collect(),
             acls: realm.volumes.values().map(|volume| (&volume.acl).into()).collect(),
+            more: realm.volumes.values().map(|volume| volume.more.clone()).collect(),
+            high: Some(realm.high.clone()),
         }
     }
 }
@@ -31,7 +33,10 @@ impl TryFrom<wire::RealmConfig> for Realm {
             servers.insert(ServerId::new(server.id)?, server);
         }
         let mut volumes = std::collections::BTreeMap::new();
-        for (info, acl) in config.volumes.into_iter().zip(config.acls) {
+        // A server that knows less says nothing of it.
+        let mut more = config.more;
+        more.resize(config.volumes.len(), wire::VolumeMore::default());
+        for ((info, acl), more) in config.volumes.into_iter().zip(config.acls).zip(more) {
             let id = VolumeId(info.id);
             if !id.is_group() || info.name.is_empty() || info.name.len() > VOLUME_NAME_LIMIT {
                 return Err(wrong("a volume's id or name is out of range"));
@@ -40,7 +45,7 @@ impl TryFrom<wire::RealmConfig> for Realm {
                 ServerId::new(member.server)?;
             }
             let acl: Acl = required(Some(acl), "ACL")?;
-            volumes.insert(id, VolumeEntry { info, acl });
+            volumes.insert(id, VolumeEntry { info, acl, more });
         }
         Ok(Realm {
             name: realm.name,
@@ -49,6 +54,7 @@ impl TryFrom<wire::RealmConfig> for Realm {
             root_volume: config.root_volume,
             servers,
             volumes,
+            high: config.high.unwrap_or_default(),
         })
     }
 }

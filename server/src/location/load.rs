@@ -213,6 +213,7 @@ mod tests {
             root_volume: "/".into(),
             servers: BTreeMap::new(),
             volumes: BTreeMap::new(),
+            high: Default::default(),
         };
         load(&empty, SERVERS, LIST, &Acl::default()).unwrap()
     }

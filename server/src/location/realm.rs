@@ -19,6 +19,8 @@ pub struct Realm {
     pub servers: BTreeMap<ServerId, wire::ServerInfo>,
     /// Its volumes.
     pub volumes: BTreeMap<VolumeId, VolumeEntry>,
+    /// The highest ids ever given.
+    pub high: wire::HighWater,
 }
 
 /// A volume, and what its root directory was made with.
@@ -28,21 +30,37 @@ pub struct VolumeEntry {
     pub info: wire::VolumeInfo,
     /// The ACL of a new root: the same at every member.
     pub acl: Acl,
+    /// What clients are not told.
+    pub more: wire::VolumeMore,
 }
 
 impl VolumeEntry {
-    /// A replicated volume.
+    /// A replicated volume in service.
     pub fn new(info: wire::VolumeInfo, acl: Acl) -> VolumeEntry {
-        VolumeEntry { info, acl }
+        VolumeEntry { info, acl, more: wire::VolumeMore::default() }
     }
 
-    /// A slot that no member has.
+    /// A slot that no member ever had.
     pub fn next_slot(&self) -> u32 {
-        self.info.members.iter().map(|member| member.slot + 1).max().unwrap_or(0)
+        let present = self.info.members.iter().map(|member| member.slot + 1).max().unwrap_or(0);
+        present.max(self.more.next_slot)
     }
 
-    /// Notes a slot as given.
-    pub fn took(&mut self, _slot: u32, _replica: u32) {}
+    /// Notes a slot as given, and a replica that was made before it as named now.
+    pub fn took(&mut self, slot: u32, replica: u32) {
+        self.more.next_slot = self.next_slot().max(slot + 1);
+        self.more.reserved.retain(|kept| kept.replica != replica);
+    }
+
+    /// What is known of a member beyond what clients are told.
+    pub fn member_more(&self, server: ServerId) -> Option<&wire::MemberMore> {
+        self.more.members.iter().find(|member| member.server == u32::from(server.0))
+    }
+
+    /// Whether nobody may change it.
+    pub fn is_frozen(&self) -> bool {
+        self.more.kind() != wire::VolumeKind::VolumeReplicated
+    }
 }
 
 impl Realm {
@@ -79,13 +97,29 @@ impl Realm {
 
     /// The next group id that no volume has.
     pub fn next_volume(&self) -> VolumeId {
-        VolumeId(self.volumes.keys().map(|id| id.0).max().unwrap_or(0x7f00_0000).max(0x7f00_0000) + 1)
+        let last = self.volumes.keys().map(|id| id.0).max().unwrap_or_default();
+        VolumeId(last.max(self.high.volume).max(0x7f00_0000) + 1)
     }
 
     /// The next replica number of `server`: its id, then a count.
     pub fn next_replica(&self, server: ServerId) -> u32 {
-        let own = self.volumes.values().flat_map(|volume| &volume.info.members);
-        let last = own.map(|member| member.replica).filter(|id| id >> 24 == u32::from(server.0)).max();
-        last.unwrap_or(u32::from(server.0) << 24) + 1
+        let reserved = self.volumes.values().flat_map(|volume| &volume.more.reserved);
+        let members = self.volumes.values().flat_map(|volume| &volume.info.members);
+        let given = members.chain(reserved).map(|member| member.replica);
+        let own = given.chain(self.high.replicas.iter().copied()).filter(|id| id >> 24 == u32::from(server.0));
+        own.max().unwrap_or(u32::from(server.0) << 24) + 1
+    }
+
+    /// Remembers every id that is in use as given, before some of them go.
+    pub fn remember_ids(&mut self) {
+        self.high.volume = self.next_volume().0 - 1;
+        let next = |server: &ServerId| self.next_replica(*server) - 1;
+        let all = self.volumes.values().flat_map(|volume| &volume.info.members);
+        let known: std::collections::BTreeSet<ServerId> = all
+            .map(|member| member.replica >> 24)
+            .chain(self.high.replicas.iter().map(|id| id >> 24))
+            .filter_map(|server| ServerId::new(server).ok())
+            .collect();
+        self.high.replicas = known.iter().map(next).collect();
     }
 }

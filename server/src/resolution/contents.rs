@@ -74,6 +74,13 @@ impl Server {
         Ok(fetched)
     }
 
+    /// The rate at which the replica here fetches while it joins; 0: any.
+    fn rate_of(&self, id: coda_proto::VolumeId) -> u64 {
+        let realm = self.realm();
+        let entry = realm.volumes.get(&id);
+        entry.and_then(|entry| entry.member_more(self.id())).map_or(0, |more| more.rate)
+    }
+
     async fn fetch_small(
         &self,
         volume: &Arc<Volume>,
@@ -81,11 +88,13 @@ impl Server {
         mut asked: Vec<[u8; 32]>,
         fetched: &mut BTreeMap<[u8; 32], Fetched>,
     ) -> Result<(), Failure> {
+        let progress = volume.meetings.progress();
         while !asked.is_empty() {
             let many = asked.iter().map(|hash| hash.to_vec().into()).collect();
             let meet = wire::Meet { volume: volume.id.0, many, ..Default::default() };
             let (body, mut bulk) = self.ask_peer(peer, request::Body::Meet(meet), SILENCE).await?;
             let response::Body::Met(met) = body else { return Err(wrong().into()) };
+            progress.bytes(bulk.len() as u64, self.rate_of(volume.id)).await;
             let answered = met.lengths.len();
             if answered == 0 || answered > asked.len() {
                 return Err(wrong().into());
@@ -98,6 +107,7 @@ impl Server {
                             return Err(wrong().into());
                         }
                         fetched.insert(hash, Fetched::Inline(bytes.to_vec()));
+                        progress.fetched();
                     }
                     Ok(_) => return Err(wrong().into()),
                     // It is not there, or kept in another way.
@@ -147,6 +157,7 @@ impl Server {
             match whole {
                 Ok(true) => {
                     let name = row.container;
+                    volume.meetings.progress().fetched();
                     fetched.insert(row.hash, Fetched::Container { handle, name });
                 }
                 Ok(false) => missing.push(handle),
@@ -221,7 +232,10 @@ impl Server {
         let contents = hash.to_vec().into();
         let meet = wire::Meet { volume: volume.id.0, contents, offset, ..Default::default() };
         match self.ask_peer(peer, request::Body::Meet(meet), SILENCE).await {
-            Ok((response::Body::Met(_), bytes)) => Ok(Some(bytes)),
+            Ok((response::Body::Met(_), bytes)) => {
+                volume.meetings.progress().bytes(bytes.len() as u64, self.rate_of(volume.id)).await;
+                Ok(Some(bytes))
+            }
             Ok(_) => Err(wrong().into()),
             Err(Failure::Refused(refusal)) if refusal.code == Code::Gone => Ok(None),
             Err(failure) => Err(failure),

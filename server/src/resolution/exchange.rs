@@ -99,6 +99,7 @@ impl Server {
                 my_change_seq: row.change_seq,
                 met_incarnation: known.incarnation,
                 met_seq: known.seen,
+                count: !row.joined && heard.states.is_empty(),
                 ..Default::default()
             });
             let (body, _) = self.ask_peer(peer, body, silence).await?;
@@ -112,6 +113,9 @@ impl Server {
             }
             (heard.incarnation, heard.upto) = (met.incarnation, met.upto);
             (heard.last, heard.joined) = (met.last, met.joined);
+            if !row.joined && heard.states.is_empty() {
+                volume.meetings.progress().expect(met.objects_left, met.bytes_left);
+            }
             for state in met.objects {
                 let state = ObjectState::try_from(state)?;
                 if state.head.fid.volume != volume.id {
@@ -135,6 +139,7 @@ impl Server {
         let touching = volume.clone();
         let files: Vec<Fid> = heard.states.iter().map(|state| state.head.fid).collect();
         let is_whole = heard.last && heard.joined;
+        let heard_of = files.len();
         let changed = volume
             .write(
                 move |txn| {
@@ -160,6 +165,7 @@ impl Server {
         if is_whole {
             volume.meetings.has_met();
         }
+        volume.meetings.progress().joined(heard_of);
         Ok(changed)
     }
 
@@ -197,7 +203,7 @@ impl Server {
             match body {
                 response::Body::Met(met) if !met.joined => {}
                 _ => {
-                    volume.meetings.now_with(ServerId::new(peer.id)?);
+                    volume.meetings.unless_meeting(ServerId::new(peer.id)?);
                     return Ok(false);
                 }
             }

@@ -16,6 +16,7 @@
 
 mod contents;
 mod exchange;
+mod progress;
 mod schedule;
 mod serve;
 
@@ -70,6 +71,7 @@ pub(crate) struct Meetings {
     /// Peers that have met a run of this replica's store which it does not remember, and whether it has been
     /// joined with what the others know since it heard of that.
     doubts: Mutex<BTreeMap<(ServerId, u64), bool>>,
+    progress: progress::Progress,
 }
 
 impl Meetings {
@@ -82,6 +84,7 @@ impl Meetings {
             made: AtomicU64::new(0),
             collect_at: Mutex::new(Instant::now() + FIRST_COLLECTION),
             doubts: Mutex::default(),
+            progress: progress::Progress::default(),
         }
     }
 
@@ -113,6 +116,11 @@ impl Meetings {
         self.schedule(|schedule| schedule.is_suspect(peer))
     }
 
+    /// How far this replica is on its way in.
+    pub(crate) fn progress(&self) -> &progress::Progress {
+        &self.progress
+    }
+
     /// These mutations were applied here. Unless somebody says that all members hold them, the peers are
     /// asked (and thereby told) soon.
     pub(crate) fn changed(&self, dots: impl IntoIterator<Item = Dot>) {
@@ -134,6 +142,13 @@ impl Meetings {
     /// Meets one peer at once, who has something new or is back.
     pub(crate) fn now_with(&self, peer: ServerId) {
         self.change(|schedule| schedule.now_with(peer, Instant::now()));
+    }
+
+    /// Meets one peer at once, unless it is being met.
+    pub(crate) fn unless_meeting(&self, peer: ServerId) {
+        if self.schedule(|schedule| schedule.unless_meeting(peer, Instant::now())) {
+            self.woken.notify_one();
+        }
     }
 
     /// Ends the wait for the next meeting.

@@ -70,6 +70,16 @@ impl Schedule {
         (peer.at, peer.asked) = (Some(now), true);
     }
 
+    /// Answers whether the next meeting is sooner by that.
+    pub(super) fn unless_meeting(&mut self, peer: ServerId, now: Instant) -> bool {
+        let peer = self.peers.entry(peer).or_default();
+        let sooner = !peer.meeting && peer.at.is_some_and(|at| at > now);
+        if sooner {
+            peer.at = Some(now);
+        }
+        sooner
+    }
+
     /// Whether a peer could not be reached when last asked.
     pub(super) fn is_suspect(&self, peer: ServerId) -> bool {
         self.peers.get(&peer).is_some_and(|peer| peer.failures > 0)
@@ -166,6 +176,17 @@ mod tests {
         assert_eq!(schedule.due([ONE].into_iter(), now), [ONE]);
         schedule.met(ONE, true, now);
         assert_eq!(schedule.due([ONE].into_iter(), now), []);
+    }
+
+    #[test]
+    fn who_has_yet_to_join_does_not_ask_for_the_meeting_that_is_being_held() {
+        let (mut schedule, now) = (Schedule::default(), start());
+        assert!(!schedule.unless_meeting(ONE, now), "it is due anyway");
+        assert_eq!(schedule.due([ONE].into_iter(), now), [ONE]);
+        assert!(!schedule.unless_meeting(ONE, now));
+        schedule.met(ONE, false, now);
+        assert!(schedule.unless_meeting(ONE, now));
+        assert_eq!(schedule.due([ONE].into_iter(), now), [ONE]);
     }
 
     #[test]

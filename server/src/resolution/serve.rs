@@ -187,6 +187,9 @@ fn page(view: &View<'_>, meet: &wire::Meet, is_old: bool) -> Result<wire::MetAns
         // What is here may be long gone elsewhere. It is told when it has been joined with what the others know.
         return Ok(wire::MetAnswer { upto: since, joined: false, ..answer });
     }
+    if meet.count {
+        (answer.objects_left, answer.bytes_left) = view.left_since(since)?;
+    }
     let wanted = match meet.only.is_empty() {
         true => view.changed_since(since, limit)?,
         false => {

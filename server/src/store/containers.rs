@@ -42,6 +42,11 @@ impl Containers {
         self.dir.join("data").join(shard).join(rest)
     }
 
+    /// Where an upload grows.
+    pub(super) fn upload(&self, handle: &[u8; 16]) -> PathBuf {
+        self.upload_path(handle)
+    }
+
     fn upload_path(&self, handle: &[u8; 16]) -> PathBuf {
         self.dir.join("tmp").join(format!("{:032x}", u128::from_be_bytes(*handle)))
     }

@@ -6,6 +6,8 @@
 //!  <dir>/vol/<replica>/meta.db     one replica: heads, bindings, tombstones, small contents
 //!  <dir>/vol/<replica>/data/ab/…   containers, immutable, with random names
 //!  <dir>/vol/<replica>/tmp/…       uploads in progress
+//!  <dir>/stage/<token>/…           a replica that is being made aside
+//!  <dir>/removed/<replica>-…       a replica that left its group, to be looked at or removed
 //! ```
 
 mod collect;
@@ -18,6 +20,7 @@ mod realm;
 mod replica;
 pub mod rows;
 pub mod schema;
+mod stage;
 mod tables;
 mod txn;
 mod view;
@@ -28,6 +31,7 @@ pub use error::StoreError;
 pub use lock::StoreLock;
 pub use lost::{LostRow, StoredRow};
 pub use realm::{Invitation, RealmStore};
-pub use replica::{Batch, NewReplica, Replica, Space, replica_dir};
+pub use replica::{Batch, NewReplica, Replica, Space, put_away, replica_dir};
+pub use stage::{NOWHERE, Stage, clear_stages};
 pub use txn::Txn;
 pub use view::{Bytes, Content, PeerRow, Place, UploadRow, View, VolumeRow};

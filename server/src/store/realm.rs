@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     StoreError,
-    rows::{signed, unsigned},
+    rows::{message, signed, unsigned},
     schema, tables,
 };
 use crate::{
@@ -87,7 +87,7 @@ impl RealmStore {
             .map_err(StoreError::io(&file))?;
         let mut db = schema::open(&path(dir), &tables::REALM, durability)?;
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute("INSERT INTO identity VALUES (1, ?1, '', 0, 0, '', 0)", params![own.0])?;
+        transaction.execute("INSERT INTO identity VALUES (1, ?1, '', 0, 0, '', 0, x'')", params![own.0])?;
         write(&transaction, realm)?;
         log.iter().try_for_each(|entry| append(&transaction, entry))?;
         transaction.commit()?;
@@ -104,25 +104,27 @@ impl RealmStore {
         Ok(RealmStore { db: Mutex::new(db) })
     }
 
-    /// Opens it for a look, changing nothing.
+    /// Opens it for a look, changing nothing. (One of an earlier version is brought up to date first.)
     pub fn look(dir: &Path) -> Result<RealmStore, StoreError> {
         if !path(dir).exists() {
             return Err(StoreError::Missing(dir.to_owned()));
         }
+        schema::migrate(&path(dir), &tables::REALM)?;
         Ok(RealmStore { db: Mutex::new(schema::open_for_reading(&path(dir))?) })
     }
 
     /// Who this server is, and its realm.
     pub fn load(&self) -> Result<(ServerId, Realm), StoreError> {
         let db = self.db.lock().expect("never held across a panic");
-        let (own, name, scm, config, root_volume) =
-            db.query_row("SELECT server, realm, scm, config, root_volume FROM identity", [], |row| {
+        let (own, name, scm, config, root_volume, high) =
+            db.query_row("SELECT server, realm, scm, config, root_volume, high FROM identity", [], |row| {
                 Ok((
                     row.get::<_, u32>(0)?,
                     row.get::<_, String>(1)?,
                     row.get::<_, u32>(2)?,
                     row.get::<_, i64>(3)?,
                     row.get::<_, String>(4)?,
+                    row.get::<_, Vec<u8>>(5)?,
                 ))
             })?;
         let mut servers = BTreeMap::new();
@@ -141,7 +143,7 @@ impl RealmStore {
             );
         }
         let mut volumes = BTreeMap::new();
-        let mut query = db.prepare("SELECT id, name, epoch, acl FROM volume ORDER BY id")?;
+        let mut query = db.prepare("SELECT id, name, epoch, acl, more FROM volume ORDER BY id")?;
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
             let id: u32 = row.get(0)?;
@@ -152,10 +154,12 @@ impl RealmStore {
                 epoch: unsigned(row.get(2)?),
                 members: members(&db, id)?,
             };
-            volumes.insert(VolumeId(id), VolumeEntry { info, acl: Acl::from_text(&acl)? });
+            let more: Vec<u8> = row.get(4)?;
+            let more = message(&more, "volume")?;
+            volumes.insert(VolumeId(id), VolumeEntry { info, acl: Acl::from_text(&acl)?, more });
         }
         let realm =
-            Realm { name, scm: ServerId::new(scm)?, config: unsigned(config), root_volume, servers, volumes };
+            Realm { name, scm: ServerId::new(scm)?, config: unsigned(config), root_volume, servers, volumes, high: message(&high, "ids given")? };
         Ok((ServerId::new(own)?, realm))
     }
 
@@ -266,8 +270,8 @@ fn entries(db: &Connection, query: &str) -> Result<Vec<wire::LogEntry>, StoreErr
 
 fn write(db: &Transaction<'_>, realm: &Realm) -> Result<(), StoreError> {
     db.execute(
-        "UPDATE identity SET realm = ?1, scm = ?2, config = ?3, root_volume = ?4",
-        params![realm.name, realm.scm.0, signed(realm.config), realm.root_volume],
+        "UPDATE identity SET realm = ?1, scm = ?2, config = ?3, root_volume = ?4, high = ?5",
+        params![realm.name, realm.scm.0, signed(realm.config), realm.root_volume, realm.high.encode_to_vec()],
     )?;
     db.execute_batch("DELETE FROM server; DELETE FROM member; DELETE FROM volume")?;
     for (id, info) in &realm.servers {
@@ -278,8 +282,14 @@ fn write(db: &Transaction<'_>, realm: &Realm) -> Result<(), StoreError> {
     }
     for (id, volume) in &realm.volumes {
         db.execute(
-            "INSERT INTO volume VALUES (?1, ?2, ?3, ?4)",
-            params![id.0, volume.info.name, signed(volume.info.epoch), volume.acl.to_text()],
+            "INSERT INTO volume VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                id.0,
+                volume.info.name,
+                signed(volume.info.epoch),
+                volume.acl.to_text(),
+                volume.more.encode_to_vec()
+            ],
         )?;
         for member in &volume.info.members {
             db.execute(

@@ -46,6 +46,19 @@ pub fn replica_dir(dir: &Path, replica: u32) -> PathBuf {
     dir.join("vol").join(format!("{replica:08x}"))
 }
 
+/// Takes a replica that is not served any more out of the way, for ever or to be looked at.
+pub fn put_away(dir: &Path, replica: u32, tag: u64, for_ever: bool) -> Result<(), StoreError> {
+    let path = replica_dir(dir, replica);
+    let aside = dir.join("removed");
+    fs::create_dir_all(&aside).map_err(StoreError::io(&aside))?;
+    let aside = aside.join(format!("{replica:08x}-{tag:016x}"));
+    match fs::rename(&path, &aside) {
+        Ok(()) if for_ever => fs::remove_dir_all(&aside).map_err(StoreError::io(&aside)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io(&path)(error)),
+        _ => Ok(()),
+    }
+}
+
 /// Room on a disk, in blocks of 1 KiB.
 #[derive(Clone, Copy, Debug)]
 pub struct Space {
@@ -176,6 +189,13 @@ impl Replica {
         batch(&mut Batch { db: &transaction, volume: self.volume })?;
         before_commit()?;
         transaction.commit()?;
+        Ok(())
+    }
+
+    /// Writes one consistent state of the database to a file that is not there yet.
+    pub(super) fn snapshot(&self, to: &Path) -> Result<(), StoreError> {
+        let db = schema::open_for_reading(&self.database)?;
+        db.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
         Ok(())
     }
 

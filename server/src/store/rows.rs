@@ -98,6 +98,7 @@ pub fn decode_head(fid: Fid, kind: i32, past: &[u8], body: &[u8], marked: bool) 
     Ok(head)
 }
 
-fn message<M: Message + Default>(bytes: &[u8], what: &'static str) -> Result<M, Malformed> {
+/// A message of the protocol from a column.
+pub fn message<M: Message + Default>(bytes: &[u8], what: &'static str) -> Result<M, Malformed> {
     M::decode(bytes).map_err(|error| Malformed::new(what, error.to_string()))
 }

@@ -51,6 +51,14 @@ pub fn open(path: &Path, schema: &Schema, durability: Durability) -> Result<Conn
     Ok(connection)
 }
 
+/// Brings an existing database up to date where it is of an earlier version.
+pub fn migrate(path: &Path, schema: &Schema) -> Result<(), StoreError> {
+    if version_of(path)? < schema.version {
+        open(path, schema, Durability::Full)?;
+    }
+    Ok(())
+}
+
 /// Opens an existing database for reading only.
 pub fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -230,6 +230,12 @@ impl<'c> Txn<'c> {
         Ok(())
     }
 
+    /// Forgets a peer: a replica that is at that server later is another one.
+    pub fn forget_peer(&mut self, server: ServerId) -> Result<(), StoreError> {
+        self.view.db.prepare_cached("DELETE FROM peer WHERE server = ?1")?.execute([server.0])?;
+        Ok(())
+    }
+
     /// Whether the replica has met its peers.
     pub fn set_joined(&mut self, joined: bool) -> Result<(), StoreError> {
         self.view.db.prepare_cached("UPDATE volume SET joined = ?1")?.execute([joined])?;

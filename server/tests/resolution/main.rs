@@ -172,7 +172,7 @@ async fn a_member_that_is_added_joins_and_is_active_then() {
     }
     cluster.add_server(3);
     one.who = coda_proto::service::Identity::Admin;
-    let add = wire::AddReplica { volume: "home".into(), server: 3 };
+    let add = wire::AddReplica { volume: "home".into(), server: 3, rate: 0 };
     let admin = wire::Admin { body: Some(wire::admin::Body::AddReplica(add)) };
     one.call(request::Body::Admin(admin)).await.unwrap();
     cluster.settle(SOON).await;

@@ -9,3 +9,4 @@ mod hoard;
 mod seals;
 mod stalls;
 mod world;
+mod groups;

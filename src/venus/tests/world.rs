@@ -124,6 +124,11 @@ impl World {
         self.posts.lock().unwrap().get_mut(&id).unwrap().weather = weather;
     }
 
+    /// A server that runs.
+    pub fn server(&self, id: u8) -> Arc<Server> {
+        self.posts.lock().unwrap()[&id].server.clone().expect("it runs")
+    }
+
     fn at(&self, id: u8) -> std::result::Result<(Arc<Server>, Weather), CallError> {
         let posts = self.posts.lock().unwrap();
         let post = posts.get(&id).ok_or_else(|| CallError::Unreachable("nobody".into()))?;
