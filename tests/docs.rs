@@ -70,6 +70,17 @@ fn every_sentence_on_semantics_names_a_test_that_exists() {
 }
 
 #[test]
+fn every_test_that_a_document_names_exists() {
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for test in between(&text, "[test: ", "]") {
+            let (file, name) = test.rsplit_once("::").unwrap_or_else(|| panic!("{test}: not FILE::NAME"));
+            assert!(is_test(&root().join(file), name), "{}: {file} has no test {name}", document.display());
+        }
+    }
+}
+
+#[test]
 fn a_test_is_found_by_its_mark_and_its_name() {
     let here = root().join("tests/docs.rs");
     assert!(is_test(&here, "a_test_is_found_by_its_mark_and_its_name"));

@@ -385,7 +385,7 @@ fn populate(quick: bool) -> anyhow::Result<Vec<Number>> {
 fn add_replica(realm: &Realm) -> anyhow::Result<f64> {
     let upto = [realm.seen(0)?.0, 0];
     let begun = Instant::now();
-    let add = wire::AddReplica { volume: "home".into(), server: 2 };
+    let add = wire::AddReplica { volume: "home".into(), server: 2, rate: 0 };
     let admin = wire::Admin { body: Some(wire::admin::Body::AddReplica(add)) };
     realm.call(0, Identity::Admin, 0, request::Body::Admin(admin), Bytes::new())?;
     realm.equal(upto)?;

@@ -103,7 +103,9 @@ impl Server {
             return None;
         }
         let all = leaving(&realm);
-        words.retain(|(volume, server), _| all.iter().any(|one| (one.volume, one.server) == (*volume, *server)));
+        words.retain(|(volume, server), _| {
+            all.iter().any(|one| (one.volume, one.server) == (*volume, *server))
+        });
         let mut wait = None;
         for one in all {
             let again = match self.see_one_out(&one, words).await {
@@ -131,11 +133,14 @@ impl Server {
         let now = LastWord { incarnation: own.incarnation, change_seq: own.change_seq };
         // Its replica grows while it hears the others; only what it had let in before counts. After a restart
         // it is counted anew.
-        let word = *words.entry(key).and_modify(|word| {
-            if word.incarnation != now.incarnation {
-                *word = now;
-            }
-        }).or_insert(now);
+        let word = *words
+            .entry(key)
+            .and_modify(|word| {
+                if word.incarnation != now.incarnation {
+                    *word = now;
+                }
+            })
+            .or_insert(now);
         // An old copy of its store, as it finds out, has to meet the others before it can tell.
         let mut all = own.joined;
         for member in &one.stay {

@@ -6,7 +6,7 @@
 //!  status  rights  quota                    location  servers, volumes, groups
 //!  resolution  collection              members meet and join; what all of them know is forgotten
 //!  volume    one writer, many readers     scrub     bytes that are not what they were
-//!  groups    members that leave
+//!  groups    members that leave        tools     what administrators call
 //!  store     SQLite and containers        shell     clock, network, processes
 //! ```
 
@@ -28,6 +28,7 @@ pub mod setup;
 pub mod shell;
 pub mod status;
 pub mod store;
+pub mod tools;
 pub mod volume;
 
 pub use config::{CrashHook, CrashPoint, Durability, Limits, Sealing, ServerConfig, Signed, Signer};

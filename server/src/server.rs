@@ -14,15 +14,17 @@ use tokio::sync::Notify;
 use crate::{
     config::ServerConfig,
     env::Env,
+    groups,
     location::{
         Chronicle, Realm,
         load::changed_groups,
         log::{self, Step},
     },
-    groups, resolution, scrub,
+    resolution, scrub,
     session::Sessions,
     store::{
-        NewReplica, RealmStore, Replica, Stage, StoreError, StoreLock, Txn, clear_stages, put_away, replica_dir,
+        NewReplica, RealmStore, Replica, Stage, StoreError, StoreLock, Txn, clear_stages, put_away,
+        replica_dir,
     },
     volume::Volume,
 };
@@ -117,7 +119,8 @@ impl Server {
                 continue;
             }
             let (durability, now) = (self.config.durability, self.env.now());
-            let replica = Replica::open(&self.config.dir, *id, member.replica, incarnation(), durability, now)?;
+            let replica =
+                Replica::open(&self.config.dir, *id, member.replica, incarnation(), durability, now)?;
             let volume = Volume::new(self.id, replica, self.env.clone(), self.config.crash.clone());
             let attending = resolution::attend(self.me.clone(), Arc::downgrade(&volume));
             self.env.spawn(Box::pin(scrub::scrub(Arc::downgrade(&volume))));
@@ -239,9 +242,11 @@ impl Server {
             let Some(before) = old.volumes.get(&id) else { continue };
             let now = self.peers_of(id);
             let gone = before.info.members.iter().filter_map(|member| ServerId::new(member.server).ok());
-            let gone: Vec<ServerId> = gone.filter(|peer| *peer != self.id && !now.contains_key(peer)).collect();
+            let gone: Vec<ServerId> =
+                gone.filter(|peer| *peer != self.id && !now.contains_key(peer)).collect();
             if !gone.is_empty() {
-                let forget = move |txn: &mut Txn<'_>| gone.iter().try_for_each(|peer| Ok(txn.forget_peer(*peer)?));
+                let forget =
+                    move |txn: &mut Txn<'_>| gone.iter().try_for_each(|peer| Ok(txn.forget_peer(*peer)?));
                 drop(volume.queue(forget, |_| {}));
             }
         }

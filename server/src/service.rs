@@ -151,7 +151,9 @@ impl Server {
             volume.more.service() == wire::VolumeService::VolumeOffline
         };
         match self.realm().volumes.get(&id).is_some_and(offline) {
-            true => Err(Refusal::new(Code::Offline, format!("an administrator took volume {id} out of service"))),
+            true => {
+                Err(Refusal::new(Code::Offline, format!("an administrator took volume {id} out of service")))
+            }
             false => Ok(()),
         }
     }

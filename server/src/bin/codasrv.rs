@@ -67,8 +67,14 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         conf: Option<PathBuf>,
     },
-    /// Looks whether the store of a server that is not running is sound. Changes nothing.
+    /// Looks whether the store of a server that is not running is sound. Changes nothing, unless it is to.
     Check {
+        /// Put right what can be without asking anybody.
+        #[arg(long)]
+        repair: bool,
+        /// As with --repair, but only say what is wrong.
+        #[arg(long)]
+        dry_run: bool,
         /// Where the server keeps everything.
         #[arg(long)]
         dir: PathBuf,
@@ -96,8 +102,12 @@ enum Command {
 }
 
 /// Looks whether a store that nobody serves is sound.
-fn check(dir: &std::path::Path) -> anyhow::Result<()> {
+fn check(dir: &std::path::Path, repair: bool) -> anyhow::Result<()> {
     let _lock = StoreLock::take(dir)?;
+    if repair {
+        let done = coda_server::store::repair::repair(dir, nanoseconds())?;
+        done.iter().for_each(|done| println!("{done}"));
+    }
     let findings = fsck::check(dir)?;
     findings.iter().for_each(|finding| println!("{finding}"));
     match findings.len() {
@@ -220,8 +230,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             println!("Serve it:          codasrv --dir {}", dir.display());
             Ok(())
         }
-        (Some(Command::Check { dir }), _) => check(&dir),
         (Some(Command::CheckConfig { conf }), _) => check_config(conf),
+        (Some(Command::Check { dir, repair, dry_run }), _) => check(&dir, repair && !dry_run),
         (Some(Command::Accept { dir }), _) => {
             let _lock = StoreLock::take(&dir)?;
             let accepted = setup::accept(&dir, Durability::Full, nanoseconds())?;

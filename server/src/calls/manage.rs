@@ -41,6 +41,7 @@ impl Server {
                 dot: Dot::new(author, 1),
                 lamport: head.lamport().max(txn.listing_lamport(root)?) + 1,
                 time: now,
+                host: String::new(),
                 bases: vec![Base { fid: root, past: head.past }],
                 logged: false,
                 op: Op::SetQuota { fid: root, min: set.min, max: set.max },
@@ -86,7 +87,8 @@ impl Server {
             let stage = wire::Stage { token: token.clone(), clone: source.0, ..Default::default() };
             match self.ask_stage(*first, stage).await {
                 Ok(_) => {
-                    let servers = std::iter::once(first).chain(active.iter().filter(|server| *server != first));
+                    let servers =
+                        std::iter::once(first).chain(active.iter().filter(|server| *server != first));
                     let kind = match clone.backup {
                         true => wire::VolumeKind::VolumeBackup,
                         false => wire::VolumeKind::VolumeReadOnly,
@@ -116,7 +118,10 @@ impl Server {
         let first = *staged.servers.first().ok_or_else(|| Refusal::new(Code::Invalid, "no server"))?;
         let commit = |volume: VolumeId, replica: u32| {
             let token = staged.token.clone();
-            self.ask_stage(first, wire::Stage { token, volume: volume.0, commit: replica, ..Default::default() })
+            self.ask_stage(
+                first,
+                wire::Stage { token, volume: volume.0, commit: replica, ..Default::default() },
+            )
         };
         // The ids are this server's to give, and the replica is in its place before anybody hears of it.
         let (ids, _one_at_a_time) = {
@@ -172,7 +177,8 @@ impl Server {
     pub(crate) async fn stage(&self, stage: wire::Stage, bulk: Bytes) -> Result<wire::AdminAnswer, Refusal> {
         let token = <[u8; 16]>::try_from(&stage.token[..]).map(u128::from_be_bytes);
         let token = token.map_err(|_| Refusal::new(Code::Invalid, "a token has 16 bytes"))?;
-        let unknown = || Refusal::new(Code::Gone, "no such stage here: the server was started again, perhaps");
+        let unknown =
+            || Refusal::new(Code::Gone, "no such stage here: the server was started again, perhaps");
         let (dir, durability, now) = (&self.config().dir, self.config().durability, self.env().now());
         let taken = || Refusal::new(Code::Exists, "there is a stage of this token");
         let mut stages = self.stages().lock().expect("never held across a panic");

@@ -1,10 +1,10 @@
 //! What each call does.
 
 mod admin;
-pub mod manage;
 mod apply;
 mod conflicts;
 mod location;
+pub mod manage;
 mod read;
 mod repair;
 mod replica;

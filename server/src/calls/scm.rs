@@ -279,7 +279,10 @@ impl Server {
                 _ => {
                     let caller = super::Caller { who: Identity::Server(self.id()), session: 0 };
                     let admin = wire::Admin { body: Some(Ask::Announce(announce)) };
-                    self.admin(caller, admin).await.map(drop).map_err(|refusal| refusal.to_string())
+                    self.admin(caller, admin, Bytes::new())
+                        .await
+                        .map(drop)
+                        .map_err(|refusal| refusal.to_string())
                 }
             };
             if let Err(why) = done {

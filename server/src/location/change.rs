@@ -162,7 +162,8 @@ pub fn activate(realm: &mut Realm, id: VolumeId, server: ServerId) -> bool {
     entry.info.epoch += 1;
     let replaces = entry.member_more(server).map_or(0, |more| more.replaces);
     entry.more.members.retain(|member| member.server != u32::from(server.0));
-    if let Some(old) = entry.info.members.iter_mut().find(|member| replaces != 0 && member.server == replaces) {
+    if let Some(old) = entry.info.members.iter_mut().find(|member| replaces != 0 && member.server == replaces)
+    {
         old.state = wire::MemberState::MemberLeaving.into();
     }
     true
@@ -419,8 +420,11 @@ mod tests {
     #[test]
     fn the_last_replica_stays() {
         let mut realm = realm();
-        create_volume(&mut realm, wire::CreateVolume { name: "a".into(), servers: vec![1], ..Default::default() })
-            .unwrap();
+        create_volume(
+            &mut realm,
+            wire::CreateVolume { name: "a".into(), servers: vec![1], ..Default::default() },
+        )
+        .unwrap();
         let remove = wire::RemoveReplica { volume: "a".into(), server: 1, force: true };
         assert_eq!(remove_replica(&mut realm, &remove).unwrap_err().code, Code::Invalid);
     }

@@ -106,7 +106,8 @@ impl Realm {
         let reserved = self.volumes.values().flat_map(|volume| &volume.more.reserved);
         let members = self.volumes.values().flat_map(|volume| &volume.info.members);
         let given = members.chain(reserved).map(|member| member.replica);
-        let own = given.chain(self.high.replicas.iter().copied()).filter(|id| id >> 24 == u32::from(server.0));
+        let own =
+            given.chain(self.high.replicas.iter().copied()).filter(|id| id >> 24 == u32::from(server.0));
         own.max().unwrap_or(u32::from(server.0) << 24) + 1
     }
 

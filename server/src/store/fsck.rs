@@ -209,6 +209,18 @@ impl Check<'_> {
     }
 }
 
+/// Containers of the replica at `dir` that no row names.
+pub(super) fn unnamed(dir: &Path) -> Result<Vec<String>, StoreError> {
+    let db = open_for_reading(&dir.join("meta.db"))?;
+    let mut query = db.prepare(NAMED)?;
+    let named = query.query_map([], |row| row.get(0))?.collect::<Result<BTreeSet<String>, _>>()?;
+    Ok(files(&dir.join("data"))?.into_iter().filter(|name| !named.contains(name)).collect())
+}
+
+/// Every name of a container that a row has.
+const NAMED: &str = "SELECT container FROM content WHERE container IS NOT NULL \
+    UNION SELECT container FROM garbage UNION SELECT container FROM upload";
+
 fn hash_of(path: &Path) -> std::io::Result<(u64, [u8; 32])> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(fs::File::open(path)?)?;

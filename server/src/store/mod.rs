@@ -17,6 +17,7 @@ pub mod fsck;
 mod lock;
 mod lost;
 mod realm;
+pub mod repair;
 mod replica;
 pub mod rows;
 pub mod schema;

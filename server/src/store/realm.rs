@@ -158,8 +158,15 @@ impl RealmStore {
             let more = message(&more, "volume")?;
             volumes.insert(VolumeId(id), VolumeEntry { info, acl: Acl::from_text(&acl)?, more });
         }
-        let realm =
-            Realm { name, scm: ServerId::new(scm)?, config: unsigned(config), root_volume, servers, volumes, high: message(&high, "ids given")? };
+        let realm = Realm {
+            name,
+            scm: ServerId::new(scm)?,
+            config: unsigned(config),
+            root_volume,
+            servers,
+            volumes,
+            high: message(&high, "ids given")?,
+        };
         Ok((ServerId::new(own)?, realm))
     }
 

@@ -21,9 +21,7 @@ use coda_proto::{
     merge::{self, ObjectState, Replica as _},
 };
 
-use super::{
-    Bytes, Containers, Content, NewReplica, Replica, StoreError, replica_dir, schema, tables,
-};
+use super::{Bytes, Containers, Content, NewReplica, Replica, StoreError, replica_dir, schema, tables};
 use crate::config::Durability;
 
 /// The volume that a stage's objects belong to until it is committed. Rows do not say of which volume
@@ -106,17 +104,20 @@ impl Stage {
                 batch.job(|txn| -> Result<(), StoreError> {
                     merge::join_objects(txn, objects)?;
                     for fid in fids {
-                        let Some(head) = txn.head(fid)?.filter(|head| head.kind == Kind::File) else { continue };
+                        let Some(head) = txn.head(fid)?.filter(|head| head.kind == Kind::File) else {
+                            continue;
+                        };
                         for sibling in head.siblings {
                             if txn.content(fid, sibling.dot)?.is_some() {
                                 continue;
                             }
                             match txn.content_by_hash(&sibling.hash)? {
                                 Some(content) => txn.put_content(fid, sibling.dot, &content)?,
-                                None => wanted
-                                    .entry(sibling.hash)
-                                    .or_default()
-                                    .push((fid, sibling.dot, sibling.length)),
+                                None => wanted.entry(sibling.hash).or_default().push((
+                                    fid,
+                                    sibling.dot,
+                                    sibling.length,
+                                )),
                             }
                         }
                     }
@@ -191,7 +192,8 @@ impl Stage {
         self.replica.read(|view| {
             let mut missing = Vec::new();
             for (fid, dot, length) in self.wanted.values().flatten() {
-                let current = view.head(*fid)?.is_some_and(|head| head.siblings.iter().any(|s| s.dot == *dot));
+                let current =
+                    view.head(*fid)?.is_some_and(|head| head.siblings.iter().any(|s| s.dot == *dot));
                 if *length > 0 && current && view.is_shown(*fid)? {
                     missing.push(*fid);
                 }
@@ -271,4 +273,91 @@ fn moved(mut state: ObjectState) -> ObjectState {
         (tombstone.dir, tombstone.fid) = (here(tombstone.dir), here(tombstone.fid));
     }
     state
+}
+
+#[cfg(test)]
+mod tests {
+    use coda_proto::merge::Head;
+
+    use super::*;
+
+    const VOLUME: VolumeId = VolumeId(0x7f00_0009);
+
+    fn file(number: u32, bytes: &[u8]) -> (ObjectState, [u8; 32]) {
+        let fid = Fid::file(VOLUME, coda_proto::Author(5), number);
+        let dot = Dot::new(coda_proto::Author(5), 1);
+        let hash = *blake3::hash(bytes).as_bytes();
+        let mut head = Head::runt(fid, Kind::File);
+        head.past = coda_proto::Past::of(dot);
+        head.siblings = vec![coda_proto::Sibling {
+            dot,
+            length: bytes.len() as u64,
+            hash,
+            mtime: 0,
+            host: String::new(),
+        }];
+        let binding = merge::Binding {
+            dir: Fid::root(VOLUME),
+            name: b"f".to_vec(),
+            fid,
+            origin: dot,
+            dots: [(dot, 3)].into(),
+            derived: false,
+            shown: false,
+        };
+        (ObjectState { head, bindings: vec![binding], tombstones: Vec::new() }, hash)
+    }
+
+    fn root() -> ObjectState {
+        let head = Head::root(VOLUME, &Acl::root(coda_proto::Rights::ALL), 0o755, 0);
+        ObjectState::of_rows(head, Vec::new(), Vec::new())
+    }
+
+    #[test]
+    fn a_stage_is_filled_and_becomes_a_replica() {
+        let dir = tempfile::tempdir().unwrap();
+        for (number, length) in [(1, 5), (2, INLINE_LIMIT + 1)] {
+            let bytes = vec![7; length];
+            let mut stage = Stage::empty(dir.path(), 1, Durability::Process, 0).unwrap();
+            let (state, hash) = file(number, &bytes);
+            stage.put_objects(vec![root(), state]).unwrap();
+            assert_eq!(stage.missing().unwrap().len(), 1);
+            // A piece that is sent twice is known; one that is wrong is refused.
+            assert_eq!(stage.put_content(hash, length as u64, 0, &bytes[..3]).unwrap(), 3);
+            assert_eq!(stage.put_content(hash, length as u64, 0, &bytes[..3]).unwrap(), 3);
+            assert_eq!(stage.put_content(hash, length as u64, 3, &bytes[3..]).unwrap(), length as u64);
+            assert!(stage.missing().unwrap().is_empty());
+            stage.commit(dir.path(), VOLUME, 0x0100_0000 + number).unwrap();
+            let id = 0x0100_0000 + number;
+            let replica = Replica::open(dir.path(), VOLUME, id, 9, Durability::Process, 0).unwrap();
+            let fid = Fid::file(VOLUME, coda_proto::Author(5), number);
+            let held = replica.read(|view| view.content(fid, Dot::new(coda_proto::Author(5), 1))).unwrap();
+            assert_eq!(held.unwrap().hash, hash);
+            let copy = Stage::clone_of(dir.path(), 2, &replica, Durability::Process, 0).unwrap();
+            copy.commit(dir.path(), VolumeId(0x7f00_0010), 0x0100_0100 + number).unwrap();
+        }
+        assert!(std::fs::read_dir(dir.path().join("stage")).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn contents_that_are_not_their_hashs_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut stage = Stage::empty(dir.path(), 1, Durability::Process, 0).unwrap();
+        let (state, hash) = file(1, b"right");
+        stage.put_objects(vec![root(), state]).unwrap();
+        assert!(stage.put_content(hash, 5, 0, b"wrong").is_err());
+        assert_eq!(stage.missing().unwrap().len(), 1);
+        assert_eq!(stage.put_content(hash, 5, 0, b"right").unwrap(), 5);
+    }
+
+    #[test]
+    fn a_stage_that_was_not_committed_is_forgotten_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut stage = Stage::empty(dir.path(), 1, Durability::Process, 0).unwrap();
+        stage.put_objects(vec![root()]).unwrap();
+        drop(stage);
+        clear_stages(dir.path()).unwrap();
+        assert!(!dir.path().join("stage").exists());
+        assert!(!dir.path().join("vol").exists());
+    }
 }

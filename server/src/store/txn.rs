@@ -236,6 +236,14 @@ impl<'c> Txn<'c> {
         Ok(())
     }
 
+    /// Corrects how many blocks are in use; answers whether that was another number.
+    pub fn set_used(&mut self, used: u64) -> Result<bool, StoreError> {
+        let other = self.row.used != used;
+        self.row.used = used;
+        self.view.db.prepare_cached("UPDATE volume SET used = ?1")?.execute([signed(used)])?;
+        Ok(other)
+    }
+
     /// Whether the replica has met its peers.
     pub fn set_joined(&mut self, joined: bool) -> Result<(), StoreError> {
         self.view.db.prepare_cached("UPDATE volume SET joined = ?1")?.execute([joined])?;

@@ -391,14 +391,16 @@ impl View<'_> {
 
     /// How many of them are files that show.
     pub fn files(&self) -> Result<u64, StoreError> {
-        let mut query = self.db.prepare_cached("SELECT count(*) FROM head WHERE vnode % 2 = 0 AND blocks > 0")?;
+        let mut query =
+            self.db.prepare_cached("SELECT count(*) FROM head WHERE vnode % 2 = 0 AND blocks > 0")?;
         Ok(query.query_row([], |row| row.get(0))?)
     }
 
     /// How many objects changed since `seq`, and about how many bytes they have.
     pub fn left_since(&self, seq: u64) -> Result<(u64, u64), StoreError> {
-        let mut query =
-            self.db.prepare_cached("SELECT count(*), coalesce(sum(blocks), 0) FROM head WHERE change_seq > ?1")?;
+        let mut query = self
+            .db
+            .prepare_cached("SELECT count(*), coalesce(sum(blocks), 0) FROM head WHERE change_seq > ?1")?;
         let (objects, blocks): (u64, u64) =
             query.query_row([signed(seq)], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok((objects, blocks.saturating_mul(1024)))
@@ -406,7 +408,9 @@ impl View<'_> {
 
     /// How far this replica has seen those of its peers: server, incarnation, change_seq.
     pub fn peers(&self) -> Result<Vec<(u8, u64, u64)>, StoreError> {
-        let mut query = self.db.prepare_cached("SELECT server, incarnation, seen FROM peer WHERE incarnation <> 0 ORDER BY server")?;
+        let mut query = self.db.prepare_cached(
+            "SELECT server, incarnation, seen FROM peer WHERE incarnation <> 0 ORDER BY server",
+        )?;
         let peers =
             query.query_map([], |row| Ok((row.get(0)?, unsigned(row.get(1)?), unsigned(row.get(2)?))))?;
         Ok(peers.collect::<Result<_, _>>()?)
