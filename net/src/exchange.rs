@@ -121,6 +121,10 @@ pub(crate) async fn read_bytes(stream: &mut RecvStream, length: usize, life: &Li
         if chunk.bytes.len() == length {
             return Ok(chunk.bytes);
         }
+        if whole.len() + chunk.bytes.len() > whole.capacity() {
+            // Four times what has come, so that long messages are seldom moved.
+            whole.reserve((length - whole.len()).min(3 * whole.len() + PIECE));
+        }
         whole.extend_from_slice(&chunk.bytes);
     }
     Ok(whole.freeze())

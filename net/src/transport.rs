@@ -27,8 +27,11 @@ const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 /// Bytes that wait to be sent on one connection. They are held anyway, so this only decides that all calls
 /// move together, a little each: one that had to wait for others to be through would seem silent.
 const SEND_WINDOW: u64 = 1024 * 1024 * 1024;
-/// Jumbo frames and loopback; path MTU discovery finds what the path carries.
-const LARGEST_DATAGRAM: u16 = 8952;
+/// Jumbo frames and loopback; path MTU discovery finds what the path carries. Ten datagrams are handed to the
+/// kernel at once, and together they must fit into 65507 bytes: else all ten are dropped in silence, which looks
+/// like a path that carries no large ones.
+const LARGEST_DATAGRAM: u16 = 6500;
+const _: () = assert!(LARGEST_DATAGRAM as usize * 10 <= 65507);
 /// What the kernel is asked to hold for us in each direction.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
