@@ -122,6 +122,11 @@ pub trait Container: Send + Sync {
     fn snapshot(&self) -> io::Result<(u64, i64, i64)>;
     /// The file underneath, where there is one: for passthrough, `lseek`, `fallocate`.
     fn file(&self) -> Option<&std::fs::File>;
+    /// Where the next bytes are that were written, from `offset` on; before them are zeros. Behind the last, the
+    /// length.
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        Ok(offset.min(self.length()?))
+    }
 }
 
 /// The files that hold contents. Names are numbers from an internal counter.

@@ -418,6 +418,7 @@ fn large(realm: &Realm, megabytes: usize) -> anyhow::Result<()> {
             offset: (index * PIECE) as u64,
             length,
             hash: hash.to_vec().into(),
+            zeros: 0,
         };
         realm.call(0, Identity::Client, writer.session, request::Body::Upload(upload), piece(index))?;
     }

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     blocking::blocking,
+    calls::Uploads,
     config::{CrashHook, CrashPoint},
     env::Env,
     resolution::Meetings,
@@ -33,8 +34,7 @@ pub struct Volume {
     env: Arc<dyn Env>,
     crash: Option<CrashHook>,
     queue: Mutex<Queue>,
-    /// Pieces of uploads are written one at a time.
-    pub(crate) uploading: Mutex<()>,
+    pub(crate) uploading: Uploads,
     pub(crate) meetings: Arc<Meetings>,
     pub(crate) health: Health,
 }
@@ -70,7 +70,7 @@ impl Volume {
             env,
             crash,
             queue: Mutex::default(),
-            uploading: Mutex::default(),
+            uploading: Uploads::default(),
             meetings,
             health: Health::default(),
         })

@@ -2,7 +2,10 @@
 
 mod world;
 
-use coda_proto::{Code, Fid, Rights};
+use coda_proto::{
+    Code, Fid, Rights,
+    wire::{self, request, response::Body},
+};
 use world::{Client, Place, assert_sound, code, store_uploaded};
 
 #[tokio::test]
@@ -96,4 +99,48 @@ async fn a_large_file_is_uploaded_in_pieces_and_goes_on_after_a_restart() {
     assert_eq!(code(again.run(store_uploaded(file, &bytes, handle)).await), Code::Upload);
     server.stop();
     assert_sound(&place);
+}
+
+#[tokio::test]
+async fn a_hole_is_uploaded_and_fetched_without_its_zeros() {
+    let place = Place::new(Rights::ALL);
+    let server = place.open();
+    let mut client = Client::new(&server, place.home, 1);
+    let file = client.create(client.root(), "sparse").await.unwrap();
+    let bytes = [vec![7; 4096], vec![0; 1 << 20]].concat();
+    let piece = |offset, zeros| wire::Upload {
+        volume: place.home.0,
+        handle: vec![9; 16].into(),
+        directory: Some(client.root().into()),
+        offset,
+        length: bytes.len() as u64,
+        hash: blake3::hash(&bytes).as_bytes().to_vec().into(),
+        zeros,
+    };
+    let ask = |upload, bulk: &[u8]| {
+        client.call_with(request::Body::Upload(upload), bytes::Bytes::copy_from_slice(bulk))
+    };
+    assert_eq!(code(ask(piece(0, 1), b"and bytes").await), Code::Invalid);
+    assert_eq!(code(ask(piece(0, 1 << 40), b"").await), Code::Invalid);
+    ask(piece(0, 0), &bytes[..4096]).await.unwrap();
+    match ask(piece(4096, 1 << 20), b"").await.unwrap().0 {
+        Body::Uploaded(uploaded) => assert!(uploaded.complete),
+        other => panic!("{other:?}"),
+    }
+    client.run(store_uploaded(file, &bytes, [9; 16])).await.unwrap();
+    let fetch = |offset, length, holes| {
+        let fetch = wire::Fetch { fid: Some(file.into()), offset, length, holes, ..Default::default() };
+        client.call_with(request::Body::Fetch(fetch), bytes::Bytes::new())
+    };
+    let zeros = |body| match body {
+        Body::Fetched(fetched) => fetched.zeros,
+        other => panic!("{other:?}"),
+    };
+    let (body, bulk) = fetch(4096, 1 << 20, true).await.unwrap();
+    assert_eq!((zeros(body), bulk.len()), (1 << 20, 0));
+    let (body, bulk) = fetch(0, 8192, true).await.unwrap();
+    assert_eq!((zeros(body), &bulk[..]), (0, &bytes[..8192]));
+    // Whoever does not know holes gets the zeros.
+    let (body, bulk) = fetch(4096, 8192, false).await.unwrap();
+    assert_eq!((zeros(body), &bulk[..]), (0, &[0; 8192][..]));
 }

@@ -254,7 +254,7 @@ impl Client {
     async fn read(&self, volume: &str, number: u32) -> Option<String> {
         let id = VolumeId(self.volume(volume).await.id);
         let fid = Fid::file(id, AUTHOR, number);
-        let fetch = wire::Fetch { fid: Some(fid.into()), dot: None, offset: 0, length: 1000 };
+        let fetch = wire::Fetch { fid: Some(fid.into()), length: 1000, ..Default::default() };
         match self.call(request::Body::Fetch(fetch)).await {
             (Body::Fetched(_), bytes) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
             (Body::Refusal(_), _) => None,

@@ -213,6 +213,7 @@ async fn an_upload_whose_bytes_are_wrong_starts_again() {
             offset: 0,
             length: 50_000,
             hash: blake3::hash(&bytes).as_bytes().to_vec().into(),
+            zeros: 0,
         };
         a.call_with(request::Body::Upload(upload), bulk.into())
     };

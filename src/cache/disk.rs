@@ -261,11 +261,37 @@ impl Container for DiskContainer {
     fn file(&self) -> Option<&File> {
         Some(&self.0)
     }
+
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        let at = i64::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+        // SAFETY: a plain system call on a descriptor that we keep open. It moves the position of the
+        // descriptor, which nothing uses.
+        let found = unsafe { libc::lseek(self.0.as_raw_fd(), at, libc::SEEK_DATA) };
+        match u64::try_from(found) {
+            Ok(found) => Ok(found),
+            Err(_) if io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO) => self.length(),
+            // It knows no holes.
+            Err(_) => Ok(offset),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hole_is_told_from_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let containers = DiskContainers::open(&dir.path().join("c"), &dir.path().join("s")).unwrap();
+        let sparse = containers.create(1).unwrap();
+        sparse.set_length(16 << 20).unwrap();
+        assert_eq!(sparse.next_data(0).unwrap(), 16 << 20);
+        sparse.write_at(8 << 20, b"data").unwrap();
+        assert_eq!(sparse.next_data(0).unwrap(), 8 << 20);
+        assert_eq!(sparse.next_data((8 << 20) + 1).unwrap(), (8 << 20) + 1);
+        assert_eq!(sparse.next_data(9 << 20).unwrap(), 16 << 20);
+    }
 
     #[test]
     fn containers_hold_are_recycled_and_are_found_again() {

@@ -111,8 +111,10 @@ fn tell(ear: &Ear, inodes: &Inodes, batch: &[Forget]) {
                     None => Ok(()),
                 }
             }
-            Forget::Name { .. } => {
+            Forget::Name { dir, .. } => {
                 all_names = true;
+                // The listing, too, at the next open of the directory.
+                inodes.changed(*dir, true);
                 Ok(())
             }
         };

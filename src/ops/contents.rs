@@ -33,6 +33,13 @@ const ALONG_FILES: i64 = 256;
 /// Directories whose misses are counted.
 const DIRECTORIES: usize = 256;
 
+/// Part of a file.
+enum Piece {
+    Bytes(Bytes),
+    /// So many zeros: a hole.
+    Zeros(u64),
+}
+
 /// How often contents of a directory's files were missing lately.
 #[derive(Default)]
 pub(crate) struct Misses {
@@ -126,12 +133,23 @@ impl Core {
             self.piece(id, &realm, &group, sibling, offset, length)
         }))
         .buffered(IN_FLIGHT);
-        let mut offset = 0;
+        let (mut offset, mut zeros) = (0, Vec::new());
         while let Some(piece) = pieces.next().await {
-            let Some(bytes) = piece? else { return Ok(None) };
-            hasher.update(&bytes);
-            scratch.container.write_at(offset, &bytes).map_err(|error| cache::io(id.fid, error))?;
-            offset += bytes.len() as u64;
+            let failed = |error| cache::io(id.fid, error);
+            match piece? {
+                None => return Ok(None),
+                Some(Piece::Bytes(bytes)) => {
+                    hasher.update(&bytes);
+                    scratch.container.write_at(offset, &bytes).map_err(failed)?;
+                    offset += bytes.len() as u64;
+                }
+                Some(Piece::Zeros(count)) => {
+                    zeros.resize(PIECE as usize, 0);
+                    hasher.update(&zeros[..count as usize]);
+                    offset += count;
+                    scratch.container.set_length(offset).map_err(failed)?;
+                }
+            }
         }
         if *hasher.finalize().as_bytes() != sibling.hash {
             return Err(Error::BadAnswer(id.fid.to_string(), "contents do not match their hash".into()));
@@ -150,12 +168,13 @@ impl Core {
         sibling: &Sibling,
         offset: u64,
         length: u64,
-    ) -> Result<Option<Bytes>> {
+    ) -> Result<Option<Piece>> {
         let body = wire::request::Body::Fetch(wire::Fetch {
             fid: Some(self.served(id).fid.into()),
             dot: Some(sibling.dot.into()),
             offset,
             length: length as u32,
+            holes: true,
         });
         let any = self.peers.ask_any(realm, group, body.clone(), Bytes::new(), Priority::Foreground).await;
         let answer = match any {
@@ -169,7 +188,10 @@ impl Core {
         let Some(answer) = answer else { return Ok(None) };
         match answer.response.body {
             Some(wire::response::Body::Fetched(_)) if answer.bulk.len() as u64 == length => {
-                Ok(Some(answer.bulk))
+                Ok(Some(Piece::Bytes(answer.bulk)))
+            }
+            Some(wire::response::Body::Fetched(fetched)) if fetched.zeros == length && answer.bulk.is_empty() => {
+                Ok(Some(Piece::Zeros(length)))
             }
             Some(wire::response::Body::Fetched(_)) => Ok(None),
             _ => unexpected(id),
@@ -277,6 +299,7 @@ impl Core {
             return unexpected(id);
         };
         let mut bulk = answer.bulk;
+        let (mut change, mut scratches, mut old) = (Change::default(), Vec::new(), Vec::new());
         for (status, has_contents) in many.statuses.into_iter().zip(many.contents) {
             let bad = |why: String| Error::BadAnswer(id.fid.to_string(), why);
             let status = Status::try_from(status).map_err(|error| bad(error.to_string()))?;
@@ -288,25 +311,43 @@ impl Core {
             }
             let contents = bulk.split_to(status.length as usize);
             let other = ObjectId { realm: id.realm, fid: status.fid };
-            if other == id || held.contains_key(&other) {
-                self.install_along(other, status, contents)?;
+            if (other == id || held.contains_key(&other))
+                && let Some((row, scratch)) = self.row_along(other, status, contents)?
+            {
+                old.extend(row.0);
+                change.push(Edit::Put(other, Arc::new(row.1)));
+                scratches.push(scratch);
             }
         }
+        self.cache.commit(&change)?;
+        scratches.into_iter().for_each(|scratch| drop(scratch.keep()));
+        old.into_iter().for_each(|container| self.cache.discard(container));
         Ok(())
     }
 
-    fn install_along(&self, id: ObjectId, status: Status, contents: Bytes) -> Result<()> {
-        let Some(sibling) = status.siblings.first().cloned() else { return Ok(()) };
+    /// A row with contents that came along, in a container; and the container that it had before. One member's
+    /// word is no promise: whether it is the latest version is asked when it is wanted.
+    fn row_along(
+        &self,
+        id: ObjectId,
+        status: Status,
+        contents: Bytes,
+    ) -> Result<Option<((Option<u64>, Row), Scratch<'_>)>> {
+        let Some(sibling) = status.siblings.first().cloned() else { return Ok(None) };
         if *blake3::hash(&contents).as_bytes() != sibling.hash || status.in_conflict() {
-            return Ok(());
+            return Ok(None);
         }
-        let Some(view) = self.cache.view(id)? else { return Ok(()) };
-        if view.row.shown() != Some(sibling.dot) || view.row.has_contents() || view.open.is_some() {
-            return Ok(());
-        }
+        let row = match self.cache.view(id)? {
+            Some(view) if view.row.shown() != Some(sibling.dot) => return Ok(None),
+            Some(view) if view.row.has_contents() || view.open.is_some() => return Ok(None),
+            Some(view) => (*view.row).clone(),
+            None => Row::new(Status { promised: false, ..status }),
+        };
         let scratch = self.scratch()?;
         scratch.container.write_at(0, &contents).map_err(|error| cache::io(id.fid, error))?;
-        self.install(id, &view, scratch, contents.len() as u64)
+        let old = row.data.map(|data| data.container);
+        let data = Some(Data { container: scratch.name, dot: Some(sibling.dot), length: contents.len() as u64 });
+        Ok(Some(((old, Row { data, writing: false, ..row }), scratch)))
     }
 }
 

@@ -26,6 +26,11 @@ use crate::{
 /// Attempts to read contents that are being written.
 const STILL: usize = 8;
 
+/// Smaller holes are sent as the zeros that they read as.
+const HOLE: u64 = 256 << 10;
+/// Zeros that one piece of an upload may stand for.
+const ZEROS_LIMIT: u64 = 64 << 20;
+
 /// Contents as they were read: what a Store says of them.
 struct Reading {
     snapshot: Snapshot,
@@ -69,8 +74,8 @@ impl Core {
         }
         let file = match self.shared(&view) {
             Some(file) => file,
-            None if mode.truncate => self.emptied(id)?,
-            None => self.opened(id).await?,
+            None if mode.truncate || (is_new && writes) => self.emptied(id)?,
+            None => self.opened(id, &view).await?,
         };
         if writes {
             self.shadow(id, file.name)?;
@@ -106,8 +111,9 @@ impl Core {
     }
 
     /// A container with the contents that show.
-    async fn opened(&self, id: ObjectId) -> Result<Arc<OpenFile>> {
-        let view = self.contents_held(id).await?;
+    async fn opened(&self, id: ObjectId, now: &View) -> Result<Arc<OpenFile>> {
+        let here = now.row.has_contents() && !now.row.status.in_conflict();
+        let view = if here { now.clone() } else { self.contents_held(id).await? };
         let data = view.row.data.ok_or(Error::Gone(id.fid))?;
         if let Some(file) = view.open.as_ref().filter(|file| file.name == data.container) {
             return Ok(file.clone());
@@ -141,8 +147,7 @@ impl Core {
         };
         let file = OpenFile::new(name, container, view.row.status.past.clone()).map_err(failed)?;
         let file = Arc::new(file);
-        self.cache.note_open(name, true);
-        self.cache.set_open(id, Some(file.clone()))?;
+        self.cache.open(id, &file)?;
         Ok(file)
     }
 
@@ -352,6 +357,15 @@ impl Core {
         Ok(())
     }
 
+    /// How many zeros follow in a hole worth telling of.
+    fn hole(&self, container: &dyn Container, offset: u64, length: u64) -> std::io::Result<u64> {
+        if length <= HOLE {
+            return Ok(0);
+        }
+        let zeros = container.next_data(offset)?.min(length).saturating_sub(offset);
+        Ok(if zeros >= HOLE { zeros } else { 0 })
+    }
+
     /// Reads contents while nobody writes them.
     async fn read_still(&self, id: ObjectId, file: &OpenFile) -> Result<Reading> {
         let failed = |error| cache::io(id.fid, error);
@@ -361,6 +375,19 @@ impl Core {
             let mut buffer = vec![0; (snapshot.0.min(1 << 20) as usize).max(1)];
             let (mut length, mut inline) = (0u64, None);
             loop {
+                // Holes need not be read to be hashed.
+                let zeros = self.hole(&*file.container, length, snapshot.0).map_err(failed)?;
+                if zeros > 0 {
+                    buffer.fill(0);
+                    for start in (0..zeros).step_by(buffer.len()) {
+                        hasher.update(&buffer[..(zeros - start).min(buffer.len() as u64) as usize]);
+                        tokio::task::yield_now().await;
+                    }
+                    length += zeros;
+                    if length >= snapshot.0 {
+                        break;
+                    }
+                }
                 let read = file.container.read_at(length, &mut buffer).map_err(failed)?;
                 hasher.update(&buffer[..read]);
                 length += read as u64;
@@ -418,11 +445,17 @@ impl Core {
         })?;
         let members = self.peers.live(&realm, &group);
         let sent = members.iter().map(|server| async {
-            let mut offset = 0;
+            let (mut offset, mut holes) = (0, true);
             loop {
-                let mut piece = vec![0; (length - offset).min(BULK_LIMIT as u64) as usize];
-                let read = container.read_at(offset, &mut piece).map_err(|e| cache::io(id.fid, e))?;
-                piece.truncate(read);
+                let failed = |error| cache::io(id.fid, error);
+                let hole = if holes { self.hole(container, offset, length).map_err(failed)? } else { 0 };
+                let zeros = hole.min(ZEROS_LIMIT);
+                let mut piece = Vec::new();
+                if zeros == 0 {
+                    piece.resize((length - offset).min(BULK_LIMIT as u64) as usize, 0);
+                    let read = container.read_at(offset, &mut piece).map_err(failed)?;
+                    piece.truncate(read);
+                }
                 let body = wire::request::Body::Upload(wire::Upload {
                     volume: id.fid.volume.0,
                     handle: handle.to_vec().into(),
@@ -430,6 +463,7 @@ impl Core {
                     offset,
                     length,
                     hash: hash.to_vec().into(),
+                    zeros,
                 });
                 let asked =
                     self.peers.ask_one(&realm, *server, body, piece.into(), Priority::Foreground).await;
@@ -437,6 +471,8 @@ impl Core {
                     Ok(answer) => match answer.response.body {
                         Some(wire::response::Body::Uploaded(up)) if up.complete => return Ok(()),
                         Some(wire::response::Body::Uploaded(up)) if up.held > offset => offset = up.held,
+                        // A server that knows no holes.
+                        Some(wire::response::Body::Uploaded(_)) if zeros > 0 => holes = false,
                         // No progress: the contents changed under us, or it answers nonsense.
                         _ => return Err(Failure::NoUpload),
                     },

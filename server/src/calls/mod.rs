@@ -12,6 +12,8 @@ mod scm;
 mod upload;
 mod validate;
 
+pub(crate) use upload::Uploads;
+
 use coda_proto::{Refusal, service::Identity, wire};
 
 /// Who calls.

@@ -16,7 +16,7 @@ use crate::{
     server::Server,
     session::Key,
     status::{status, status_of},
-    store::{Place, StoreError, View},
+    store::{Bytes as Stored, Place, StoreError, View},
     volume::Volume,
 };
 
@@ -47,6 +47,10 @@ impl Server {
                 Kind::Directory | Kind::Symlink => Rights::LOOKUP,
             };
             demand(view, fid, caller.who, right)?;
+            if fetch.holes && is_hole(view, &volume, &head, wanted, fetch.offset, length)? {
+                let zeros = length as u64;
+                return Ok((Body::Fetched(wire::Fetched { status: Some((&status).into()), zeros }), Bytes::new()));
+            }
             let bytes = match head.kind {
                 Kind::File => contents(view, &volume, &head, wanted, fetch.offset, length)?,
                 Kind::Symlink => slice(&head.target, fetch.offset, length),
@@ -55,7 +59,7 @@ impl Server {
                     return Err(Refusal::about(Code::IsDirectory, fid, "a directory is listed, not fetched"));
                 }
             };
-            Ok((Body::Fetched(wire::Fetched { status: Some((&status).into()) }), bytes))
+            Ok((Body::Fetched(wire::Fetched { status: Some((&status).into()), zeros: 0 }), bytes))
         })
     }
 
@@ -210,6 +214,26 @@ fn found(view: &View<'_>, fid: Fid, caller: Caller) -> Result<(Head, Status), Re
     }
     let status = status_of(view, &head, caller.who)?.ok_or_else(gone)?;
     Ok((head, status))
+}
+
+/// Whether all that is wanted lies in a hole of a container that is sound.
+fn is_hole(
+    view: &View<'_>,
+    volume: &Arc<Volume>,
+    head: &Head,
+    wanted: Option<Dot>,
+    offset: u64,
+    length: usize,
+) -> Result<bool, StoreError> {
+    let sibling = match wanted {
+        Some(dot) => head.siblings.iter().find(|sibling| sibling.dot == dot),
+        None => head.shown_sibling(),
+    };
+    let Some(sibling) = sibling.filter(|_| length > 0) else { return Ok(false) };
+    let Some(content) = view.content(head.fid, sibling.dot)? else { return Ok(false) };
+    let Stored::Container(name) = &content.bytes else { return Ok(false) };
+    Ok(volume.store().containers.is_hole(name, offset, length as u64)
+        && volume.read_checked(&content, offset, 1)?.is_some())
 }
 
 fn contents(

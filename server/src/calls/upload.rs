@@ -3,7 +3,10 @@
 //! An upload belongs to the client's instance, so it goes on over a new connection and after a restart of
 //! either side. Its hash proves the bytes and grants nothing.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use coda_proto::{
@@ -23,6 +26,11 @@ use crate::{
     store::{Containers, UploadRow},
     volume::Volume,
 };
+
+/// Zeros of one piece: hashing them must not take long.
+const ZEROS_LIMIT: u64 = 64 << 20;
+/// Zeros that are hashed at once.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 impl Server {
     pub(crate) async fn upload(&self, caller: Caller, piece: wire::Upload, bytes: Bytes) -> Answer {
@@ -63,11 +71,16 @@ impl Server {
         if upload.complete {
             return uploaded(upload.length, true);
         }
-        let held = blocking(|| append(&volume, &handle, &upload, piece.offset, &bytes))?;
+        if piece.zeros > ZEROS_LIMIT || (piece.zeros > 0 && !bytes.is_empty()) {
+            return Err(Refusal::new(Code::Invalid, "a piece is bytes, or a bounded number of zeros"));
+        }
+        let added = Piece { offset: piece.offset, bytes, zeros: piece.zeros };
+        let held = blocking(|| append(&volume, &handle, &upload, &added))?;
         if held < upload.length {
             return uploaded(held, false);
         }
         let whole = blocking(|| seal(&volume, &handle, &upload))?;
+        volume.uploading.done(&handle);
         volume.survive(CrashPoint::ContainerSynced)?;
         match whole {
             true => {
@@ -108,39 +121,51 @@ fn may_upload(volume: &Volume, directory: Fid, who: Identity) -> Result<(), Refu
     })
 }
 
-/// Adds a piece where it continues what is held; says how much is held then.
-fn append(
-    volume: &Volume,
-    handle: &[u8; 16],
-    upload: &UploadRow,
+/// Part of an upload.
+struct Piece {
     offset: u64,
-    bytes: &[u8],
-) -> Result<u64, Refusal> {
-    let _one_at_a_time = volume.uploading.lock().expect("never held across a panic");
+    bytes: Bytes,
+    zeros: u64,
+}
+
+/// Adds a piece where it continues what is held; says how much is held then.
+fn append(volume: &Volume, handle: &[u8; 16], upload: &UploadRow, piece: &Piece) -> Result<u64, Refusal> {
+    let one_at_a_time = volume.uploading.of(handle);
+    let mut running = one_at_a_time.lock().expect("never held across a panic");
     let containers = &volume.store().containers;
     let held = containers.held(handle)?;
-    if bytes.is_empty() || offset != held {
+    let count = piece.bytes.len() as u64 + piece.zeros;
+    if count == 0 || piece.offset != held {
         return Ok(held);
     }
-    let end = held + bytes.len() as u64;
+    let end = held + count;
     if end > upload.length {
         return Err(Refusal::new(Code::Invalid, format!("{end} bytes for a length of {}", upload.length)));
     }
-    if volume.store().space()?.free <= quota::blocks(bytes.len() as u64) {
+    if volume.store().space()?.free <= quota::blocks(piece.bytes.len() as u64) {
         return Err(Refusal::new(Code::NoSpace, "the server's disk is full"));
     }
-    containers.append(handle, offset, bytes)?;
+    match piece.zeros {
+        0 => containers.append(handle, held, &piece.bytes)?,
+        zeros => containers.append_zeros(handle, held, zeros)?,
+    }
+    running.add(held, &piece.bytes, piece.zeros);
     Ok(end)
 }
 
 /// Puts a whole upload in place. `false`: its bytes are wrong, and forgotten.
 fn seal(volume: &Volume, handle: &[u8; 16], upload: &UploadRow) -> Result<bool, Refusal> {
-    let _one_at_a_time = volume.uploading.lock().expect("never held across a panic");
+    let one_at_a_time = volume.uploading.of(handle);
+    let running = one_at_a_time.lock().expect("never held across a panic");
     let containers = &volume.store().containers;
     if containers.path(&upload.container).exists() {
         return Ok(true);
     }
-    if containers.hash(handle)? != upload.hash {
+    let hash = match running.hash(upload.length) {
+        Some(hash) => hash,
+        None => containers.hash(handle)?,
+    };
+    if hash != upload.hash {
         containers.abandon(handle)?;
         return Ok(false);
     }
@@ -150,4 +175,82 @@ fn seal(volume: &Volume, handle: &[u8; 16], upload: &UploadRow) -> Result<bool, 
         let _ = containers.remove(&upload.container);
     })?;
     Ok(true)
+}
+
+/// Uploads under way: each takes one piece at a time, and is hashed as it comes.
+#[derive(Default)]
+pub struct Uploads {
+    map: Mutex<HashMap<[u8; 16], Arc<Mutex<Running>>>>,
+}
+
+/// So many are remembered while nothing of them arrives.
+const IDLE: usize = 64;
+
+impl Uploads {
+    fn of(&self, handle: &[u8; 16]) -> Arc<Mutex<Running>> {
+        let mut map = self.map.lock().expect("never held across a panic");
+        if map.len() >= IDLE {
+            // Forgotten is only how far it was hashed.
+            map.retain(|_, running| Arc::strong_count(running) > 1);
+        }
+        map.entry(*handle).or_default().clone()
+    }
+
+    fn done(&self, handle: &[u8; 16]) {
+        let mut map = self.map.lock().expect("never held across a panic");
+        if map.get(handle).is_some_and(|running| Arc::strong_count(running) == 1) {
+            map.remove(handle);
+        }
+    }
+}
+
+/// The BLAKE3 of an upload's beginning.
+#[derive(Default)]
+struct Running {
+    hasher: blake3::Hasher,
+    hashed: u64,
+}
+
+impl Running {
+    /// A piece was written at `offset`. After a restart the beginning was not seen, and the whole is read.
+    fn add(&mut self, offset: u64, bytes: &[u8], zeros: u64) {
+        if offset == 0 {
+            *self = Running::default();
+        }
+        if offset != self.hashed {
+            return;
+        }
+        self.hasher.update(bytes);
+        let mut left = zeros;
+        while left > 0 {
+            let some = left.min(ZEROS.len() as u64);
+            self.hasher.update(&ZEROS[..some as usize]);
+            left -= some;
+        }
+        self.hashed = offset + bytes.len() as u64 + zeros;
+    }
+
+    /// The hash of all `length` bytes, if all were seen.
+    fn hash(&self, length: u64) -> Option<[u8; 32]> {
+        (self.hashed == length && length > 0).then(|| *self.hasher.finalize().as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_grows_with_the_pieces_or_is_not_known() {
+        let mut running = Running::default();
+        running.add(0, b"abc", 0);
+        running.add(3, b"", 70_000);
+        let whole = [b"abc".to_vec(), vec![0; 70_000]].concat();
+        assert_eq!(running.hash(70_003), Some(*blake3::hash(&whole).as_bytes()));
+        assert_eq!(running.hash(70_004), None);
+        running.add(80_000, b"a gap", 0);
+        assert_eq!(running.hash(80_005), None);
+        running.add(0, b"again", 0);
+        assert_eq!(running.hash(5), Some(*blake3::hash(b"again").as_bytes()));
+    }
 }

@@ -7,7 +7,10 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -69,9 +72,21 @@ impl Containers {
             file.write_all_at(bytes, offset).inspect_err(|_| {
                 // A piece that did not fit must not look as if it were held.
                 let _ = file.set_len(offset);
-            })
+            })?;
+            self.begin_writing(&file, offset, bytes.len());
+            Ok(())
         };
         write().map_err(StoreError::io(&path))
+    }
+
+    /// Adds `count` zero bytes at `offset`, which is what `held` says: a hole, where the disk knows holes.
+    pub fn append_zeros(&self, handle: &[u8; 16], offset: u64, count: u64) -> Result<(), StoreError> {
+        let path = self.upload_path(handle);
+        let extend = || {
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+            file.set_len(offset + count)
+        };
+        extend().map_err(StoreError::io(&path))
     }
 
     /// The BLAKE3 of an upload as far as it is here.
@@ -107,11 +122,32 @@ impl Containers {
         seal().map_err(StoreError::io(&to))
     }
 
+    /// Lets the disk begin, so that little is left to do when the upload is sealed.
+    fn begin_writing(&self, file: &File, offset: u64, length: usize) {
+        if let (Durability::Full, Ok(offset), Ok(length)) =
+            (self.durability, i64::try_from(offset), i64::try_from(length))
+        {
+            // SAFETY: a plain system call on a descriptor that `file` keeps open. It is a hint: what counts is
+            // the sync.
+            unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+        }
+    }
+
     fn sync(&self, file: &File) -> io::Result<()> {
         match self.durability {
             Durability::Full => file.sync_all(),
             Durability::Process => Ok(()),
         }
+    }
+
+    /// Whether nothing but a hole lies in these bytes.
+    pub fn is_hole(&self, name: &str, offset: u64, length: u64) -> bool {
+        let (Ok(file), Ok(at)) = (File::open(self.path(name)), i64::try_from(offset)) else { return false };
+        let there = file.metadata().is_ok_and(|metadata| metadata.len() >= offset.saturating_add(length));
+        // SAFETY: a plain system call on a descriptor that `file` keeps open.
+        let data = unsafe { libc::lseek(file.as_raw_fd(), at, libc::SEEK_DATA) };
+        let none = || io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO);
+        there && if data < 0 { none() } else { data as u64 >= offset + length }
     }
 
     /// At most `length` bytes from `offset` on.

@@ -260,7 +260,7 @@ impl Client {
     }
 
     pub async fn fetch(&self, fid: Fid, offset: u64, length: u32) -> Result<Bytes, Refusal> {
-        let fetch = wire::Fetch { fid: Some(fid.into()), dot: None, offset, length };
+        let fetch = wire::Fetch { fid: Some(fid.into()), dot: None, offset, length, holes: false };
         Ok(self.call_with(request::Body::Fetch(fetch), Bytes::new()).await?.1)
     }
 
@@ -278,6 +278,7 @@ impl Client {
             offset: offset as u64,
             length: bytes.len() as u64,
             hash: blake3::hash(bytes).as_bytes().to_vec().into(),
+            zeros: 0,
         };
         let end = bytes.len().min(offset + piece);
         let bulk = Bytes::copy_from_slice(&bytes[offset.min(end)..end]);

@@ -53,6 +53,38 @@ async fn large_files_are_uploaded_and_fetched_in_pieces() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn attributes_that_are_so_already_are_not_sent() {
+    let world = World::new(2);
+    let a = world.client("a");
+    a.write("f", "x").await.unwrap();
+    let attr = a.stat("f").await.unwrap();
+    world.counted("apply");
+    let same = AttrChange { uid: Some(attr.uid), gid: Some(attr.gid), ..AttrChange::default() };
+    a.venus.setattr(ME, attr.id, same, None).await.unwrap();
+    let same = AttrChange { mode: Some(attr.mode), mtime: Some(attr.mtime), ..same };
+    a.venus.setattr(ME, attr.id, same, None).await.unwrap();
+    assert_eq!(world.counted("apply"), 0);
+    let other = AttrChange { mode: Some(0o600), ..same };
+    assert_eq!(a.venus.setattr(ME, attr.id, other, None).await.unwrap().mode, 0o600);
+    assert_eq!(world.counted("apply"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hole_travels_as_a_hole() {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    let opened = a.open("sparse", WRITE).await.unwrap();
+    opened.container.write_at(40 << 20, b"end").unwrap();
+    a.close(opened).await.unwrap();
+    assert!(world.counted("upload") <= 4, "a piece of zeros and one of bytes for each of two servers");
+    let contents = b.bytes("sparse").await.unwrap();
+    assert!(contents.len() == (40 << 20) + 3 && contents[..40 << 20].iter().all(|byte| *byte == 0));
+    let kept = b.open("sparse", READ).await.unwrap();
+    assert_eq!(kept.container.next_data(0).unwrap(), 40 << 20);
+    b.close(kept).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn names_move_and_go_as_posix_says() {
     let world = World::new(2);
     let a = world.client("a");
