@@ -22,7 +22,7 @@ pub mod seal;
 pub mod validity;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -92,6 +92,8 @@ impl View {
 struct Ground {
     store: Store,
     table: HashMap<ObjectId, Node>,
+    /// All of the table that no promise covers, and perhaps some more, in order.
+    doubtful: BTreeSet<ObjectId>,
     tick: u64,
     objects: u64,
     bytes: u64,
@@ -143,6 +145,7 @@ impl Cache {
             next_log: store.last_logged()? + 1,
             store,
             table: HashMap::new(),
+            doubtful: BTreeSet::new(),
             objects,
             bytes,
             reserved: 0,
@@ -301,6 +304,16 @@ impl Cache {
         }
     }
 
+    /// Makes `file` the open container of an object, which is not discarded before it is closed.
+    pub fn open(&self, id: ObjectId, file: &Arc<OpenFile>) -> Result<()> {
+        let mut ground = self.ground();
+        ground.opened.insert(file.name);
+        if ground.load(id)? {
+            ground.table.get_mut(&id).expect("just loaded").open = Some(file.clone());
+        }
+        Ok(())
+    }
+
     /// Makes `file` the open container of an object, or forgets it. An object that was unlinked while open
     /// leaves with its container.
     pub fn set_open(&self, id: ObjectId, file: Option<Arc<OpenFile>>) -> Result<()> {
@@ -309,7 +322,7 @@ impl Cache {
             let node = ground.table.get_mut(&id).expect("just loaded");
             node.open = file;
             if node.gone && node.open.is_none() {
-                ground.table.remove(&id);
+                ground.remove(id);
             }
         }
         Ok(())
@@ -381,7 +394,7 @@ impl Cache {
             tracing::warn!(%error, "last uses could not be noted");
         }
         for (_, id) in ages {
-            if let Some(node) = ground.table.remove(&id)
+            if let Some(node) = ground.remove(id)
                 && node.told
             {
                 // Without the object in memory nobody would notice that the promise broke.
@@ -400,10 +413,16 @@ impl Ground {
         match self.store.row(id)? {
             Some(row) => {
                 self.table.insert(id, Node::new(Arc::new(row), self.tick));
+                self.doubtful.insert(id);
                 Ok(true)
             }
             None => Ok(false),
         }
+    }
+
+    fn remove(&mut self, id: ObjectId) -> Option<Node> {
+        self.doubtful.remove(&id);
+        self.table.remove(&id)
     }
 
     fn row(&self, id: ObjectId) -> Result<Option<Arc<Row>>> {
@@ -428,8 +447,11 @@ impl Ground {
             match edit {
                 Edit::Put(id, row) => {
                     self.count(old.insert(*id, Some(row.clone())).flatten().as_deref(), Some(row));
-                    let tick = self.tick;
-                    let node = self.table.entry(*id).or_insert_with(|| Node::new(row.clone(), tick));
+                    let (tick, doubtful) = (self.tick, &mut self.doubtful);
+                    let node = self.table.entry(*id).or_insert_with(|| {
+                        doubtful.insert(*id);
+                        Node::new(row.clone(), tick)
+                    });
                     node.row = row.clone();
                     node.gone = false;
                 }
@@ -439,9 +461,11 @@ impl Ground {
                         Some(node) if node.open.is_some() => node.gone = true,
                         Some(node) => {
                             if node.told {
-                                let _ = forgets.send(Forget::Object { id: *id, data: true });
+                                // The names in a directory that goes have gone before it.
+                                let data = !id.fid.is_directory();
+                                let _ = forgets.send(Forget::Object { id: *id, data });
                             }
-                            self.table.remove(id);
+                            self.remove(*id);
                         }
                         None => {}
                     }

@@ -106,26 +106,19 @@ impl Cache {
         if same {
             node.promised = true;
             node.sealed = ground.seals.entry(volume).or_default().cover(stamps);
+            ground.doubtful.remove(&id);
         }
         Ok(same)
     }
 
-    /// A promise is void: the next use asks again, and the kernel is told.
+    /// A promise is void: the next use asks again, and the kernel is told. With a directory go all its names,
+    /// because the kernel keeps none of a directory that it was not told of.
     pub fn demote(&self, id: ObjectId) -> Result<()> {
-        let mut ground = self.ground();
+        let ground = &mut *self.ground();
         if let Some(node) = ground.table.get_mut(&id) {
             node.doubt(id, &self.forgets);
             node.sealed = 0;
-        }
-        if id.fid.is_directory() {
-            // What changed in the directory is not known yet, so every name that the kernel may still hold
-            // goes.
-            for entry in ground.store.entries(id)? {
-                let child = ObjectId { realm: id.realm, fid: entry.fid };
-                if ground.table.contains_key(&child) {
-                    let _ = self.forgets.send(Forget::Name { dir: id, name: entry.name });
-                }
-            }
+            ground.doubtful.insert(id);
         }
         Ok(())
     }
@@ -147,12 +140,14 @@ impl Cache {
 
     /// What is believed only because of a promise about the volume as a whole is doubted again.
     fn unseal(&self, ground: &mut Ground, realm: u32, volume: VolumeId) {
+        let ground = &mut *ground;
         if !ground.seals.get_mut(&(realm, volume)).is_some_and(Seal::lapse) {
             return;
         }
         for (id, node) in &mut ground.table {
             if id.realm == realm && id.fid.volume == volume && std::mem::take(&mut node.by_volume) {
                 node.doubt_unless_promised(*id, &self.forgets);
+                ground.doubtful.insert(*id);
             }
         }
     }
@@ -174,6 +169,7 @@ impl Cache {
         for (id, node) in &mut ground.table {
             if meant(id.realm, id.fid.volume) {
                 node.doubt(*id, &self.forgets);
+                ground.doubtful.insert(*id);
             }
         }
     }
@@ -192,26 +188,19 @@ impl Cache {
         self.ground().table.get_mut(&id).expect("it is in memory").promised = true;
     }
 
-    /// Objects of a volume in memory that no promise covers, at most `limit`: to be validated along.
+    /// Objects of a volume in memory that no promise covers, at most `limit`: to be validated along. The next
+    /// in order, from `of` on.
     pub fn suspects(&self, of: ObjectId, limit: usize) -> Vec<ObjectId> {
         let ground = self.ground();
-        let mut suspects: Vec<ObjectId> = ground
-            .table
-            .iter()
-            .filter(|(id, node)| {
-                id.realm == of.realm
-                    && id.fid.volume == of.fid.volume
-                    && **id != of
-                    && !node.is_valid()
-                    && !node.gone
-                    && node.pins == 0
-                    && !ground.unsent.contains_key(id)
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        suspects.sort_unstable();
-        suspects.truncate(limit);
-        suspects
+        let same = |id: &&ObjectId| id.realm == of.realm && id.fid.volume == of.fid.volume;
+        let behind = ground.doubtful.range(of..).take_while(same);
+        let before = ground.doubtful.range(..of).rev().take_while(same);
+        let suspect = |id: &&ObjectId| {
+            let node = ground.table.get(id);
+            let free = node.is_some_and(|node| !node.is_valid() && !node.gone && node.pins == 0);
+            **id != of && free && !ground.unsent.contains_key(id)
+        };
+        behind.chain(before).filter(suspect).take(limit).copied().collect()
     }
 }
 

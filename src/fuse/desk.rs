@@ -137,6 +137,16 @@ impl<F: Face> Desk<F> {
         write(attr::LASTING, names);
     }
 
+    /// Whether the kernel may keep a directory's listing, and use what it has kept.
+    pub fn listing(&self, began: u64, ino: u64, lasting: bool) -> FopenFlags {
+        let wave = self.waves.read().expect("no panic while the waves are locked");
+        let lasting = self.one_user && lasting && *wave == began;
+        let mut flags = FopenFlags::empty();
+        flags.set(FopenFlags::FOPEN_KEEP_CACHE, self.inodes.list(ino, lasting) && lasting);
+        flags.set(FopenFlags::FOPEN_CACHE_DIR, lasting);
+        flags
+    }
+
     /// Answers with a name's object.
     pub fn entry(&self, began: u64, result: Result<Attr, Error>, reply: ReplyEntry) {
         match result {

@@ -18,6 +18,9 @@ use crate::venus::face::{ObjectId, Opened};
 /// The kernel's name for the root.
 pub const ROOT: u64 = 1;
 
+/// What stands for the listing of a directory among the kernel's pages, with how much had changed by then.
+const LISTING: u64 = u64::MAX;
+
 /// How the kernel reaches the contents of an open inode. The same for all opens of it.
 #[derive(Clone, Debug)]
 pub enum Way {
@@ -50,6 +53,8 @@ pub struct Inodes {
 struct Table {
     nodes: HashMap<u64, Node>,
     current: HashMap<ObjectId, u64>,
+    /// How often anything changed elsewhere. A listing shows the versions of files in conflict, too.
+    changes: u64,
 }
 
 #[derive(Debug)]
@@ -149,6 +154,15 @@ impl Inodes {
         Ok(Grant { way, keep_pages })
     }
 
+    /// Counts an open of a directory whose listing the kernel keeps, or not. Answers whether what it kept before
+    /// is still so.
+    pub fn list(&self, ino: u64, lasting: bool) -> bool {
+        let mut table = self.lock();
+        let now = (LISTING, table.changes);
+        let Some(node) = table.nodes.get_mut(&ino) else { return false };
+        std::mem::replace(&mut node.pages, lasting.then_some(now)) == Some(now)
+    }
+
     /// One open less. Answers the object if no number is left for it.
     pub fn close(&self, ino: u64, writes: bool) -> Option<ObjectId> {
         let mut table = self.lock();
@@ -186,6 +200,7 @@ impl Inodes {
     /// names must be looked up again.
     pub fn changed(&self, id: ObjectId, data: bool) -> Option<(u64, bool)> {
         let mut table = self.lock();
+        table.changes += u64::from(data);
         let ino = *table.current.get(&id)?;
         let node = table.nodes.get_mut(&ino)?;
         node.superseded |= data && node.io.is_some();
@@ -352,6 +367,22 @@ mod tests {
         assert!(keeps(2, 2));
         inodes.changed(object(2), true);
         assert!(!keeps(2, 2));
+    }
+
+    #[test]
+    fn a_listing_is_kept_until_the_directory_changes() {
+        let inodes = Inodes::new(object(1));
+        let (ino, _) = inodes.found(object(3));
+        assert!(!inodes.list(ino, true));
+        assert!(inodes.list(ino, true));
+        inodes.changed(object(3), false);
+        assert!(inodes.list(ino, true));
+        inodes.changed(object(3), true);
+        assert!(!inodes.list(ino, true));
+        inodes.changed(object(4), true);
+        assert!(!inodes.list(ino, true), "a file in it has perhaps more versions now");
+        assert!(inodes.list(ino, false));
+        assert!(!inodes.list(ino, true));
     }
 
     #[test]

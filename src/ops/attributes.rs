@@ -6,7 +6,7 @@ use coda_proto::{Kind, Op, Rights};
 
 use super::{Core, Result, names::updated};
 use crate::{
-    cache::{self, OpenFile},
+    cache::{self, OpenFile, View},
     error::Error,
     fid::CODA,
     reintegration::{Failure, Seen},
@@ -64,6 +64,9 @@ impl Core {
             self.join_store(id, &mut rest)?;
         }
         if rest != AttrChange::default() {
+            self.drop_unchanged(who, id, &mut rest)?;
+        }
+        if rest != AttrChange::default() {
             let name = id.fid.to_string();
             self.retried(id, name.as_bytes(), || self.setattr_once(id, rest)).await?;
         }
@@ -89,6 +92,24 @@ impl Core {
             && let Ok(now) = file.container.snapshot()
         {
             state.mtime = Some((mtime, now));
+        }
+        Ok(())
+    }
+
+    /// What is asked for and is so already need not be sent: `tar` and `cp` give every file the owner that it
+    /// has.
+    fn drop_unchanged(&self, who: Caller, id: ObjectId, change: &mut AttrChange) -> Result<()> {
+        let Some(view) = self.cache.view(id)?.filter(View::stands) else { return Ok(()) };
+        if !view.row.status.my_rights.has(Rights::WRITE) {
+            // Refused like any other change.
+            return Ok(());
+        }
+        let now = self.attr(&view, who);
+        change.uid = change.uid.filter(|uid| *uid != now.uid);
+        change.gid = change.gid.filter(|gid| *gid != now.gid);
+        if view.open.is_none() {
+            change.mode = change.mode.filter(|mode| mode & 0o1777 != now.mode);
+            change.mtime = change.mtime.filter(|mtime| *mtime != now.mtime);
         }
         Ok(())
     }

@@ -188,7 +188,11 @@ impl Core {
                 },
             };
             let beside = match entry.kind {
-                coda_proto::Kind::File if index < LOOKED_AT => self.versions_beside(id, &name)?,
+                coda_proto::Kind::File if index < LOOKED_AT => {
+                    // Whoever keeps the listing hears of what would change it.
+                    self.cache.tell(id);
+                    self.versions_beside(id, &name)?
+                }
                 _ => Vec::new(),
             };
             lines.push(DirLine { name, id, kind });

@@ -152,10 +152,13 @@ impl Core {
         };
         let id = ObjectId { realm: dir.realm, fid: entry.fid };
         let found = self.current_along(id, || self.siblings(dir, name)).await?;
-        match self.mounted(dir, name, id, &found.row.status).await? {
-            Some(root) => Ok(self.attr(&self.current(root).await?, who)),
-            None => Ok(self.attr(&found, who)),
-        }
+        let mut attr = match self.mounted(dir, name, id, &found.row.status).await? {
+            Some(root) => self.attr(&self.current(root).await?, who),
+            None => self.attr(&found, who),
+        };
+        // The kernel keeps a name only of a directory whose changes it will be told.
+        attr.lasting &= self.cache.tell(dir);
+        Ok(attr)
     }
 
     /// The entry that a name of a cached directory means.

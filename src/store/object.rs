@@ -291,7 +291,7 @@ impl Store {
     pub fn name_in(&self, dir: ObjectId, fid: Fid) -> Result<Option<Vec<u8>>> {
         let mut ask = self
             .db
-            .prepare_cached("SELECT name FROM entry WHERE dir = ? AND fid = ? LIMIT 1")
+            .prepare_cached("SELECT name FROM entry INDEXED BY entry_child WHERE dir = ? AND fid = ? LIMIT 1")
             .map_err(broken)?;
         let child = key(ObjectId { realm: dir.realm, fid });
         ask.query_row([&key(dir)[..], &child[..]], |row| row.get(0)).optional().map_err(broken)

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, sync::Arc};
 
-use fuser::{Errno, FileHandle, FopenFlags, INodeNo, ReplyDirectory, ReplyDirectoryPlus, ReplyOpen};
+use fuser::{Errno, FileHandle, INodeNo, ReplyDirectory, ReplyDirectoryPlus, ReplyOpen};
 use futures::{FutureExt, StreamExt, stream::FuturesOrdered};
 
 use super::{attr, desk::Desk, errno, or_error};
@@ -15,9 +15,14 @@ use crate::{
 /// Lines of a listing whose attributes are fetched at the same time.
 const LINES_AT_ONCE: usize = 32;
 
-pub fn opendir<F: Face>(desk: &Desk<F>, ino: INodeNo, reply: ReplyOpen) {
+pub fn opendir<F: Face>(desk: &Arc<Desk<F>>, who: Caller, ino: INodeNo, reply: ReplyOpen) {
     let id = or_error!(desk.object(ino.0), reply);
-    reply.opened(FileHandle(desk.dirs.open(id)), FopenFlags::empty());
+    desk.run(async move |desk| {
+        let began = desk.wave();
+        // What we make up changes without a word.
+        let lasting = id.realm != 0 && desk.face.getattr(who, id).await.is_ok_and(|attr| attr.lasting);
+        reply.opened(FileHandle(desk.dirs.open(id)), desk.listing(began, ino.0, lasting));
+    });
 }
 
 pub fn readdir<F: Face>(

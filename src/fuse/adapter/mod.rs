@@ -307,8 +307,8 @@ impl<F: Face> Filesystem for Adapter<F> {
 
     // Listings.
 
-    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        listings::opendir(&self.desk, ino, reply);
+    fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        listings::opendir(&self.desk, caller(request), ino, reply);
     }
 
     fn readdir(&self, request: &Request, _: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
