@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coda_proto::{Dot, Entry, Fid, Name};
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, params};
 
 use super::{LogRow, Result, Row, Store, broken};
 use crate::{fid::key, venus::face::ObjectId};
@@ -82,15 +82,19 @@ fn binding_now(store: &Store, dir: ObjectId, name: &[u8], fid: Fid) -> Result<Ed
 impl Store {
     /// Makes all steps of a change, or none.
     pub fn apply(&mut self, change: &Change, tick: u64) -> Result<()> {
-        let tx = self.db.transaction().map_err(broken)?;
-        for edit in &change.edits {
-            one(&tx, edit, tick).map_err(broken)?;
+        // Kept compiled, like everything else that is said with every change.
+        let say = |what: &str| self.db.prepare_cached(what)?.execute([]).map(drop);
+        say("BEGIN").map_err(broken)?;
+        let done = change.edits.iter().try_for_each(|edit| one(&self.db, edit, tick)).and_then(|()| say("COMMIT"));
+        if done.is_err() && !self.db.is_autocommit() {
+            // Where this fails, too, the next BEGIN does, and says so.
+            let _ = say("ROLLBACK");
         }
-        tx.commit().map_err(broken)
+        done.map_err(broken)
     }
 }
 
-fn one(tx: &Transaction, edit: &Edit, tick: u64) -> rusqlite::Result<()> {
+fn one(tx: &Connection, edit: &Edit, tick: u64) -> rusqlite::Result<()> {
     match edit {
         Edit::Put(id, row) => {
             let parent = ObjectId { realm: id.realm, fid: row.status.parent };

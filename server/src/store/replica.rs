@@ -166,9 +166,9 @@ impl Replica {
             Some(db) => db,
             None => schema::open_for_reading(&self.database)?,
         };
-        db.execute_batch("BEGIN DEFERRED")?;
+        schema::run(&db, "BEGIN DEFERRED")?;
         let answer = f(&View { db: &db, volume: self.volume });
-        db.execute_batch("COMMIT")?;
+        schema::run(&db, "COMMIT")?;
         let mut readers = self.readers.lock().expect("never held across a panic");
         if readers.len() < IDLE_READERS {
             readers.push(db);
@@ -183,12 +183,14 @@ impl Replica {
         batch: impl FnOnce(&mut Batch<'_>) -> Result<(), StoreError>,
         before_commit: impl FnOnce() -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let db = writer.as_mut().ok_or(StoreError::Stopped)?;
-        let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        batch(&mut Batch { db: &transaction, volume: self.volume })?;
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let db = writer.as_ref().ok_or(StoreError::Stopped)?;
+        let undone = Undone { db };
+        schema::run(db, "BEGIN IMMEDIATE")?;
+        batch(&mut Batch { db, volume: self.volume })?;
         before_commit()?;
-        transaction.commit()?;
+        schema::run(db, "COMMIT")?;
+        drop(undone);
         Ok(())
     }
 
@@ -225,8 +227,8 @@ impl Replica {
     pub fn garbage(&self, limit: u32) -> Result<Vec<String>, StoreError> {
         self.read(|view| {
             let mut query = view.db.prepare_cached(
-                "SELECT container FROM garbage WHERE container NOT IN \
-                 (SELECT container FROM content WHERE container IS NOT NULL) LIMIT ?1",
+                "SELECT container FROM garbage WHERE NOT EXISTS \
+                 (SELECT 1 FROM content WHERE content.container = garbage.container) LIMIT ?1",
             )?;
             let names = query.query_map([limit], |row| row.get(0))?.collect::<Result<_, _>>()?;
             Ok(names)
@@ -247,6 +249,20 @@ fn begin_incarnation(db: &mut Connection, incarnation: u64) -> Result<(), StoreE
     Ok(())
 }
 
+/// Rolls back what was not committed, also after a panic.
+struct Undone<'c> {
+    db: &'c Connection,
+}
+
+impl Drop for Undone<'_> {
+    fn drop(&mut self) {
+        if !self.db.is_autocommit() {
+            // Where this fails, too, the next BEGIN does, and says so.
+            let _ = schema::run(self.db, "ROLLBACK");
+        }
+    }
+}
+
 /// Jobs that commit together.
 pub struct Batch<'t> {
     db: &'t Connection,
@@ -259,7 +275,7 @@ impl Batch<'_> {
         &mut self,
         f: impl FnOnce(&mut Txn<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let sql = |sql| self.db.execute_batch(sql).map_err(StoreError::from);
+        let sql = |sql| schema::run(self.db, sql);
         sql("SAVEPOINT job")?;
         let run = || {
             let mut txn = Txn::new(self.db, self.volume)?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use super::StoreError;
 use crate::config::Durability;
@@ -64,10 +64,27 @@ pub fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
-    connection.set_prepared_statement_cache_capacity(64);
+    compile_once(&connection, 256)?;
     Ok(connection)
 }
 
+/// Statements are kept, and never compiled again for other values: the plans do not look at them.
+fn compile_once(connection: &Connection, statements: usize) -> Result<(), StoreError> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    connection.set_prepared_statement_cache_capacity(statements);
+    Ok(())
+}
+
+/// Runs a statement that answers nothing. It is kept compiled, which pays for `BEGIN` and its like.
+pub fn run(connection: &Connection, statement: &str) -> Result<(), StoreError> {
+    connection.prepare_cached(statement)?.execute([])?;
+    Ok(())
+}
+
+/// Pages that gather in the write-ahead log before they are written into the database: that waits for the disk.
+const GATHERED: i64 = 4000;
+/// Memory for the pages of one database: negative, so in KiB.
+const CACHE: i64 = -16384;
 const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn set_up(connection: &Connection, durability: Durability) -> Result<(), StoreError> {
@@ -78,9 +95,10 @@ fn set_up(connection: &Connection, durability: Durability) -> Result<(), StoreEr
         Durability::Process => "OFF",
     };
     connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update(None, "wal_autocheckpoint", GATHERED)?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    connection.set_prepared_statement_cache_capacity(128);
-    Ok(())
+    connection.pragma_update(None, "cache_size", CACHE)?;
+    compile_once(connection, 256)
 }
 
 fn version_of(path: &Path) -> Result<i64, StoreError> {
