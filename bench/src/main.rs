@@ -2,8 +2,9 @@
 //! in alternation, and is shown as ratios of the medians.
 //!
 //! ```text
-//! cargo run --release -p coda-bench -- --venus target/release/venus
+//! cargo build --release -p venus -p cfs && cargo run --release -p coda-bench
 //! coda-bench --quick --only create,stat --json
+//! coda-bench --markdown
 //! coda-bench --mount /coda/home --local /var/tmp
 //! ```
 
@@ -18,10 +19,10 @@ mod workloads;
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
 
 use crate::{report::Report, workload::Places};
@@ -50,12 +51,31 @@ struct Options {
     /// Machine-readable.
     #[arg(long)]
     json: bool,
+    /// A table in Markdown, with goals.
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
     /// Runs of each workload at each place (default 3, quick 1).
     #[arg(long)]
     rounds: Option<usize>,
     /// Shell command that empties the client's cache (default: the `cfs` beside `venus`).
     #[arg(long)]
     flush: Option<String>,
+    /// The mount goes afterwards with all that is in it.
+    #[arg(long, hide = true)]
+    fleeting: bool,
+    /// Makes so many files in the current directory, and ends.
+    #[arg(long, hide = true)]
+    fill: Option<usize>,
+}
+
+impl Options {
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+
+    fn wanted(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    }
 }
 
 fn main() -> ExitCode {
@@ -69,10 +89,13 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> anyhow::Result<()> {
+    if let Some(files) = options.fill {
+        return workloads::plant_forest(Path::new("."), files, 16);
+    }
     let all = workloads::all(options.quick);
     if options.list {
         all.iter().for_each(|workload| println!("{:<18} {}", workload.name(), workload.about()));
-        println!("{:<18} {}", start::NAME, start::ABOUT);
+        println!("{:<18} {}", start::NAME, start::about(options.quick));
         servers::STORIES.iter().for_each(|story| println!("{:<18} {}", story.name, story.about));
         return Ok(());
     }
@@ -92,63 +115,100 @@ fn run(options: &Options) -> anyhow::Result<()> {
         anyhow::ensure!(others.is_empty(), "what servers do among themselves is measured by itself");
         return Ok(());
     }
-    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
-    let Some(mount) = &options.mount else { return inside_demo(options, wanted(start::NAME)) };
-
-    let temporary = tempfile::tempdir()?;
-    let local = options.local.as_deref().unwrap_or(temporary.path());
-    let places = Places::new(mount, local, options.flush.clone())?;
-    let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 3 });
-    let mut report = Report::new(disk::syncs_per_second(local)?, options.quick || cfg!(debug_assertions));
-    for workload in all.iter().filter(|workload| wanted(workload.name())) {
-        let line = places.measure(workload.as_ref(), rounds).with_context(|| workload.name())?;
-        if !options.json {
-            report::print(&line);
-        }
-        report.lines.push(line);
-    }
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        report.conclude();
+    let report = match &options.mount {
+        Some(mount) => on_mount(options, mount)?,
+        None => in_demo(options)?,
+    };
+    match (options.json, options.markdown) {
+        (true, _) => println!("{}", serde_json::to_string_pretty(&report)?),
+        (_, true) => print!("{}", report.markdown()),
+        _ => print!("{}", report.text()),
     }
     Ok(())
 }
 
+/// Measures on a mount that is there. Each line is told on the way, too.
+fn on_mount(options: &Options, mount: &Path) -> anyhow::Result<Report> {
+    let temporary = tempfile::tempdir()?;
+    let local = options.local.as_deref().unwrap_or(temporary.path());
+    let places = Places::new(mount, local, options.flush.clone(), options.fleeting)?;
+    let mut report = Report::new(disk::syncs_per_second(local)?, options.quick || cfg!(debug_assertions));
+    let mut all = workloads::all(options.quick);
+    all.retain(|workload| options.wanted(workload.name()));
+    for (index, workload) in all.iter().enumerate() {
+        let line = places.measure(workload.as_ref(), options.rounds()).with_context(|| workload.name())?;
+        eprintln!("{}", report::text(&line));
+        report.lines.push(line);
+        if all[index + 1..].iter().all(|later| later.home() != workload.home()) {
+            places.clear(workload.home())?;
+        }
+    }
+    report.disk_syncs_per_second[1] = disk::syncs_per_second(local)?;
+    Ok(report)
+}
+
 /// Runs this program again as the command of a demonstration realm, whose root is its directory there.
-fn inside_demo(options: &Options, start: bool) -> anyhow::Result<()> {
+fn in_demo(options: &Options) -> anyhow::Result<Report> {
     let venus = options.venus.canonicalize().with_context(|| {
-        format!(
-            "{} (build it with `cargo build --release`, or name one with --venus)",
-            options.venus.display()
-        )
+        let venus = options.venus.display();
+        format!("{venus} (build it with `cargo build --release -p venus -p cfs`, or name one with --venus)")
     })?;
-    let others = options.only.iter().any(|only| only != start::NAME) || options.only.is_empty();
-    if others {
+    let demo = Demo { venus };
+    let only: Vec<&str> =
+        options.only.iter().map(String::as_str).filter(|only| *only != start::NAME).collect();
+    let mut report = Report::new(disk::syncs_per_second(&std::env::temp_dir())?, options.quick);
+    if options.only.is_empty() || !only.is_empty() {
         let flush = match &options.flush {
             Some(given) => given.clone(),
-            None => format!("{} flushcache -y", quoted(&venus.with_file_name("cfs"))),
+            None => format!("{} flushcache -y", quoted(&demo.venus.with_file_name("cfs"))),
         };
-        let mut words = vec![quoted(&std::env::current_exe()?), "--mount .".into()];
+        let mut words = vec![demo.own()?, "--mount . --fleeting --json".into()];
         words.push(format!("--flush {}", quoted(Path::new(&flush))));
         if let Some(local) = &options.local {
             words.push(format!("--local {}", quoted(&local.canonicalize()?)));
         }
         words.extend(options.quick.then(|| "--quick".into()));
-        words.extend(options.json.then(|| "--json".into()));
         words.extend(options.rounds.map(|rounds| format!("--rounds {rounds}")));
-        let only: Vec<&str> =
-            options.only.iter().map(String::as_str).filter(|only| *only != start::NAME).collect();
         words.extend((!only.is_empty()).then(|| format!("--only {}", only.join(","))));
-        let status =
-            Command::new(&venus).args(["demo", "--servers", "2", "--exec"]).arg(words.join(" ")).status()?;
-        anyhow::ensure!(status.success(), "the measurement inside the demonstration failed ({status})");
+        let state = tempfile::tempdir()?;
+        let output = demo.command(state.path(), &words.join(" ")).stderr(Stdio::inherit()).output()?;
+        ensure!(output.status.success(), "the measurement in the demonstration failed ({})", output.status);
+        report = serde_json::from_slice(&output.stdout).context("what the measurement said")?;
     }
-    // With `--json` there is one document; the start is measured when asked for by name.
-    if start && (!options.json || !others) {
-        start::measure(&venus, options.quick, options.json)?;
+    if options.wanted(start::NAME) {
+        let line = start::measure(&demo, options.quick, options.rounds())?;
+        eprintln!("{}", report::text(&line));
+        report.lines.push(line);
     }
-    Ok(())
+    Ok(report)
+}
+
+/// Demonstration realms of two servers.
+pub struct Demo {
+    venus: PathBuf,
+}
+
+impl Demo {
+    /// What runs `words` in the realm whose state lies in `state`.
+    fn command(&self, state: &Path, words: &str) -> Command {
+        let mut command = Command::new(&self.venus);
+        // Large enough for what is measured to stay in the cache.
+        command.args(["demo", "--servers", "2", "--cachesize", "6GB", "--cachefiles", "300000", "--state"]);
+        command.arg(state).arg("--exec").arg(words);
+        command
+    }
+
+    /// Runs it, silently.
+    fn run(&self, state: &Path, words: &str) -> anyhow::Result<()> {
+        let status = self.command(state, words).stdout(Stdio::null()).status()?;
+        ensure!(status.success(), "`{words}` failed in the demonstration ({status})");
+        Ok(())
+    }
+
+    /// This program, as a word for the shell.
+    fn own(&self) -> anyhow::Result<String> {
+        Ok(quoted(&std::env::current_exe()?))
+    }
 }
 
 /// A word for the shell, whatever it contains.

@@ -21,6 +21,8 @@ pub enum Reach {
     PerSecond(f64),
     /// At most this many times as long as its baseline on the mount itself.
     TimesBaseline(f64),
+    /// At most this many seconds.
+    Seconds(f64),
 }
 
 /// Something that is timed.
@@ -29,6 +31,10 @@ pub trait Workload {
     fn name(&self) -> &'static str;
     /// One line for people.
     fn about(&self) -> String;
+    /// The directory it works in. Workloads that share one need the same in it; the first prepares it.
+    fn home(&self) -> &'static str {
+        self.name()
+    }
     /// How many units one run does, and what they are.
     fn amount(&self) -> (f64, &'static str);
     /// The aim.
@@ -51,6 +57,9 @@ pub trait Workload {
     }
 }
 
+/// Large files are few: so many are removed from a mount that goes anyway.
+const FEW: usize = 16;
+
 /// The mount, a local directory, and a mirror of another one.
 pub struct Places {
     mount: PathBuf,
@@ -58,13 +67,15 @@ pub struct Places {
     mirrored: PathBuf,
     behind: PathBuf,
     flush: Option<String>,
+    /// The mount goes with all that is in it: nothing needs to be removed from it.
+    fleeting: bool,
     /// Unmounted when dropped.
     _session: fuser::BackgroundSession,
 }
 
 impl Places {
     /// Makes a directory on the mount and two below `local`, one of them behind a mirror.
-    pub fn new(mount: &Path, local: &Path, flush: Option<String>) -> anyhow::Result<Places> {
+    pub fn new(mount: &Path, local: &Path, flush: Option<String>, fleeting: bool) -> anyhow::Result<Places> {
         let name = format!("coda-bench-{}", std::process::id());
         let below = |base: &Path, name: &str| -> anyhow::Result<PathBuf> {
             let dir = base.canonicalize().with_context(|| base.display().to_string())?.join(name);
@@ -76,13 +87,17 @@ impl Places {
         let mirrored = below(local, &format!("{name}-mirror"))?;
         let local = below(local, &name)?;
         let session = mirror::mount(&behind, &mirrored).context("mounting the mirror")?;
-        Ok(Places { mount, local, mirrored, behind, flush, _session: session })
+        Ok(Places { mount, local, mirrored, behind, flush, fleeting, _session: session })
+    }
+
+    fn homes(&self, home: &str) -> [PathBuf; 3] {
+        [&self.mount, &self.local, &self.mirrored].map(|place| place.join(home))
     }
 
     /// Runs a workload at each place in turn, `rounds` times.
     pub fn measure(&self, workload: &dyn Workload, rounds: usize) -> anyhow::Result<Line> {
-        let dirs = [&self.mount, &self.local, &self.mirrored].map(|place| place.join(workload.name()));
-        for dir in &dirs {
+        let dirs = self.homes(workload.home());
+        for dir in dirs.iter().filter(|dir| !dir.exists()) {
             fs::create_dir(dir).with_context(|| dir.display().to_string())?;
             workload.prepare(dir).with_context(|| dir.display().to_string())?;
         }
@@ -104,10 +119,22 @@ impl Places {
                 times[place].push(seconds.with_context(|| dir.display().to_string())?);
             }
         }
-        for dir in &dirs {
+        Ok(Line::new(workload, times.map(median), (!baseline.is_empty()).then(|| median(baseline))))
+    }
+
+    /// Removes what a workload worked in. Many small files stay where they go with the mount.
+    pub fn clear(&self, home: &str) -> anyhow::Result<()> {
+        for (place, dir) in self.homes(home).iter().enumerate() {
+            if place == 0 && self.fleeting {
+                for entry in fs::read_dir(dir)?.take(FEW) {
+                    let path = entry?.path();
+                    let _ = if path.is_file() { fs::remove_file(path) } else { Ok(()) };
+                }
+                continue;
+            }
             fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;
         }
-        Ok(Line::new(workload, times.map(median), (!baseline.is_empty()).then(|| median(baseline))))
+        Ok(())
     }
 
     fn flush(&self) -> anyhow::Result<()> {
@@ -121,13 +148,17 @@ impl Places {
 
 impl Drop for Places {
     fn drop(&mut self) {
-        for dir in [&self.mount, &self.local, &self.behind] {
+        for dir in [&self.local, &self.behind] {
             let _ = fs::remove_dir_all(dir);
+        }
+        if !self.fleeting {
+            let _ = fs::remove_dir_all(&self.mount);
         }
     }
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
+/// The middle one.
+pub fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     match times.len() {
         0 => f64::NAN,

@@ -5,6 +5,8 @@ use std::{
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
     time::Instant,
 };
 
@@ -49,6 +51,37 @@ fn plant(dir: &Path, files: usize) -> anyhow::Result<()> {
     (0..files).try_for_each(|number| Ok(fs::write(dir.join(name(number)), [number as u8; KIB4])?))
 }
 
+/// Directories of a forest have so many files.
+const TREE: usize = 1000;
+
+/// Where a file of a forest is.
+fn in_forest(dir: &Path, number: usize) -> PathBuf {
+    dir.join(format!("d{:03}", number / TREE)).join(name(number))
+}
+
+/// Makes many files in directories of a thousand, by many hands: the kernel lets one at a time make a name in a
+/// directory.
+pub fn plant_forest(dir: &Path, files: usize, length: usize) -> anyhow::Result<()> {
+    let trees = files.div_ceil(TREE);
+    let next = AtomicUsize::new(0);
+    let hand = || -> anyhow::Result<()> {
+        loop {
+            let tree = next.fetch_add(1, Ordering::Relaxed);
+            if tree >= trees {
+                return Ok(());
+            }
+            fs::create_dir(in_forest(dir, tree * TREE).parent().expect("it lies in a directory"))?;
+            for number in tree * TREE..files.min((tree + 1) * TREE) {
+                fs::write(in_forest(dir, number), vec![number as u8; length])?;
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let hands: Vec<_> = (0..trees.min(32)).map(|_| scope.spawn(hand)).collect();
+        hands.into_iter().try_for_each(|hand| hand.join().expect("no hand panics"))
+    })
+}
+
 fn fill(file: &mut File, megabytes: usize) -> anyhow::Result<()> {
     let block: Vec<u8> = (0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     (0..megabytes).try_for_each(|_| Ok(file.write_all(&block)?))
@@ -82,7 +115,7 @@ impl Stat {
             return Ok(());
         }
         for number in 0..self.files {
-            ensure!(dir.join(name(number)).symlink_metadata()?.len() == KIB4 as u64, "a wrong length");
+            ensure!(in_forest(dir, number).symlink_metadata()?.len() == KIB4 as u64, "a wrong length");
         }
         Ok(())
     }
@@ -95,6 +128,9 @@ impl Workload for Stat {
     fn about(&self) -> String {
         format!("warm {} of {} files", if self.find { "find -ls" } else { "stat" }, self.files)
     }
+    fn home(&self) -> &'static str {
+        "forest"
+    }
     fn amount(&self) -> (f64, &'static str) {
         (self.files as f64, "files")
     }
@@ -102,10 +138,10 @@ impl Workload for Stat {
         Reach::TimesLocal(1.3)
     }
     fn prepare(&self, dir: &Path) -> anyhow::Result<()> {
-        plant(dir, self.files)?;
-        self.go(dir)
+        plant_forest(dir, self.files, KIB4)
     }
     fn run(&self, dir: &Path, _round: usize) -> anyhow::Result<f64> {
+        self.go(dir)?;
         timed(|| self.go(dir))
     }
 }
@@ -305,21 +341,21 @@ struct Large {
 }
 
 const TOUCHES: usize = 200;
+const WARM: usize = 10;
 const FEW: usize = 100;
 
 impl Large {
     fn go(&self, dir: &Path, round: usize) -> anyhow::Result<f64> {
-        timed(|| {
-            for number in 0..TOUCHES {
-                let path = dir.join(format!("absent-{round}-{number}"));
-                if self.create {
-                    File::create(path)?;
-                } else {
-                    ensure!(path.symlink_metadata().is_err(), "a name from nowhere");
-                }
+        let touch = |name: String| -> anyhow::Result<()> {
+            match self.create {
+                true => drop(File::create(dir.join(name))?),
+                false => ensure!(dir.join(name).symlink_metadata().is_err(), "a name from nowhere"),
             }
             Ok(())
-        })
+        };
+        // Whatever is in the way of the first touch is not the directory's size.
+        (0..WARM).try_for_each(|number| touch(format!("before-{round}-{number}")))?;
+        timed(|| (0..TOUCHES).try_for_each(|number| touch(format!("absent-{round}-{number}"))))
     }
 }
 
@@ -330,6 +366,9 @@ impl Workload for Large {
     fn about(&self) -> String {
         let what = if self.create { "creations" } else { "look-ups of names that are absent" };
         format!("{TOUCHES} {what} in a directory of {} entries", self.entries)
+    }
+    fn home(&self) -> &'static str {
+        "in-large"
     }
     fn amount(&self) -> (f64, &'static str) {
         (TOUCHES as f64, "names")

@@ -190,7 +190,9 @@ impl Core {
             Some(wire::response::Body::Fetched(_)) if answer.bulk.len() as u64 == length => {
                 Ok(Some(Piece::Bytes(answer.bulk)))
             }
-            Some(wire::response::Body::Fetched(fetched)) if fetched.zeros == length && answer.bulk.is_empty() => {
+            Some(wire::response::Body::Fetched(fetched))
+                if fetched.zeros == length && answer.bulk.is_empty() =>
+            {
                 Ok(Some(Piece::Zeros(length)))
             }
             Some(wire::response::Body::Fetched(_)) => Ok(None),
@@ -346,7 +348,8 @@ impl Core {
         let scratch = self.scratch()?;
         scratch.container.write_at(0, &contents).map_err(|error| cache::io(id.fid, error))?;
         let old = row.data.map(|data| data.container);
-        let data = Some(Data { container: scratch.name, dot: Some(sibling.dot), length: contents.len() as u64 });
+        let data =
+            Some(Data { container: scratch.name, dot: Some(sibling.dot), length: contents.len() as u64 });
         Ok(Some(((old, Row { data, writing: false, ..row }), scratch)))
     }
 }

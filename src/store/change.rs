@@ -85,7 +85,8 @@ impl Store {
         // Kept compiled, like everything else that is said with every change.
         let say = |what: &str| self.db.prepare_cached(what)?.execute([]).map(drop);
         say("BEGIN").map_err(broken)?;
-        let done = change.edits.iter().try_for_each(|edit| one(&self.db, edit, tick)).and_then(|()| say("COMMIT"));
+        let done =
+            change.edits.iter().try_for_each(|edit| one(&self.db, edit, tick)).and_then(|()| say("COMMIT"));
         if done.is_err() && !self.db.is_autocommit() {
             // Where this fails, too, the next BEGIN does, and says so.
             let _ = say("ROLLBACK");

@@ -49,7 +49,10 @@ impl Server {
             demand(view, fid, caller.who, right)?;
             if fetch.holes && is_hole(view, &volume, &head, wanted, fetch.offset, length)? {
                 let zeros = length as u64;
-                return Ok((Body::Fetched(wire::Fetched { status: Some((&status).into()), zeros }), Bytes::new()));
+                return Ok((
+                    Body::Fetched(wire::Fetched { status: Some((&status).into()), zeros }),
+                    Bytes::new(),
+                ));
             }
             let bytes = match head.kind {
                 Kind::File => contents(view, &volume, &head, wanted, fetch.offset, length)?,

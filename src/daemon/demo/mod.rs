@@ -47,6 +47,12 @@ pub struct Options {
     /// fuse.conf. Without it only the one who starts it sees the tree.
     #[arg(long)]
     shared: bool,
+    /// How much venus may cache, as in venus.conf: `4GB`.
+    #[arg(long, value_name = "SIZE", value_parser = crate::config::units::size)]
+    cachesize: Option<u64>,
+    /// How many objects venus may cache.
+    #[arg(long, value_name = "N")]
+    cachefiles: Option<u64>,
     /// What goes to the log, in the words of tracing's filter.
     #[arg(long, value_name = "FILTER", default_value = "warn")]
     log: String,
@@ -65,7 +71,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 }
 
 async fn with_servers(options: &Options, place: &Place, signals: &mut Signals) -> anyhow::Result<ExitCode> {
-    let running = Running::start(&config(place, options.shared)).await?;
+    let running = Running::start(&config(place, options)).await?;
     let root = place.mount().join(REALM);
     let mut command = match &options.exec {
         Some(command) => {
@@ -100,15 +106,18 @@ async fn with_servers(options: &Options, place: &Place, signals: &mut Signals) -
     Ok(code)
 }
 
-fn config(place: &Place, shared: bool) -> Config {
+fn config(place: &Place, options: &Options) -> Config {
+    let usual = Config::defaults(&Surroundings::here());
     Config {
-        allow_other: shared,
+        allow_other: options.shared,
+        cachesize: options.cachesize.unwrap_or(usual.cachesize),
+        cachefiles: options.cachefiles.unwrap_or(usual.cachefiles),
         mountpoint: place.mount().to_owned(),
         cachedir: place.state().join("venus"),
         realmtab: place.state().join("realms"),
         realm: Some(REALM.to_owned()),
         controlsocket: place.socket().to_owned(),
-        ..Config::defaults(&Surroundings::here())
+        ..usual
     }
 }
 
