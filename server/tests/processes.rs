@@ -345,6 +345,15 @@ async fn the_scm_is_lost_another_signs_for_the_realm_and_files_in_the_directory_
     well(beta(&["create", "without", "beta"]));
     eventually("db/scm", || file(&two, "db/scm").trim() == "beta");
 
+    let conf = dir.path().join("server.conf");
+    std::fs::write(&conf, format!("vicedir={}\nlwps=5\n", text(&two))).unwrap();
+    let check = codasrv(&["check-config", "--conf", &text(&conf)]);
+    let found = String::from_utf8(check.stdout.clone()).unwrap();
+    assert!(found.contains("server.conf:2: lwps has no effect any more"), "{found}");
+    assert!(found.contains(&format!("db/servers:2: alpha at {at} does not answer")), "{found}");
+    assert!(found.contains("db/servers:3: 127.0.0.1 is this machine wherever it is used"), "{found}");
+    badly(check);
+
     let _first = serve(&one);
     let alpha = |arguments: &[&str]| volutil(&one, &[&["--host", at.as_str()], arguments].concat());
     eventually("the old SCM steps down", || file(&one, "db/scm").trim() == "beta");

@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use coda_net::Authority;
 use coda_proto::{Rights, ServerId, wire};
 use coda_server::{
     location::{
-        Chronicle, Realm, Term,
+        Chronicle, Realm, Seal, Term,
         log::{self, Verdict, place},
         scm,
     },
     setup,
+    shell::Certified,
 };
 
 /// One server: its log, and what it is about to do.
@@ -456,4 +458,53 @@ fn stamps_of_a_later_term_are_higher_whatever_was_counted_before() {
     ];
     assert!(stamps.is_sorted(), "{stamps:?}");
     assert_eq!(log::count(term(3, 4).stamp(77)), 77);
+}
+
+/// With keys: what is not signed by whom it should be is not believed, whoever brings it.
+#[test]
+fn only_what_the_scm_and_an_administrator_have_signed_is_believed() {
+    let now = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    let authority = Authority::create("r", now).unwrap();
+    let server = |id: u8| Certified(authority.issue_server(ServerId(id), now).unwrap());
+    let (one, two, admin) = (server(1), server(2), Certified(authority.issue_admin(now).unwrap()));
+    let stranger = Certified(Authority::create("r", now).unwrap().issue_server(ServerId(1), now).unwrap());
+    let realm = realm_of(2);
+    let log = Chronicle::begin(&realm);
+    let entry = |term: Term, signs: Option<&Certified>| {
+        let mut entry = log.next(term, &realm, &Realm { root_volume: "x".into(), ..realm.clone() }, 5);
+        entry.proof = signs.map(|signs| signs.sign(&log::hash(&entry)).unwrap());
+        entry
+    };
+    let judge = |entry: wire::LogEntry| {
+        let offer = wire::Follow { after: Some(log.end()), entries: vec![entry], end: None };
+        match log.judge(&offer, Some(&two)) {
+            Ok(Verdict::Take(_)) => "taken".to_owned(),
+            Ok(other) => format!("{other:?}"),
+            Err(why) => why.why,
+        }
+    };
+    let first = Term::first(ServerId(1));
+    assert_eq!(judge(entry(first, Some(&one))), "taken");
+    assert_eq!(judge(entry(first, None)), "it is not signed");
+    assert!(judge(entry(first, Some(&two))).contains("server 2 of r signed it, who may not"));
+    assert!(judge(entry(first, Some(&admin))).contains("who may not"));
+    assert_ne!(judge(entry(first, Some(&stranger))), "taken", "another authority's word is worth nothing");
+    let changed = wire::LogEntry { what: "something else".into(), ..entry(first, Some(&one)) };
+    assert!(judge(changed).contains("does not hold"));
+    let unchained = wire::LogEntry { previous: vec![0; 32].into(), ..entry(first, Some(&one)) };
+    assert!(judge(unchained).contains("does not follow"));
+
+    let second = Term { number: 2, scm: ServerId(2) };
+    let mandate = |server: u32, signs: &Certified| {
+        let mut mandate = wire::Mandate { realm: "r".into(), term: 2, server, proof: None };
+        mandate.proof = Some(signs.sign(&log::mandate_bytes(&mandate)).unwrap());
+        Some(mandate)
+    };
+    let with = |mandate| wire::LogEntry { mandate, ..entry(second, Some(&two)) };
+    assert_eq!(judge(with(mandate(2, &admin))), "taken");
+    assert_eq!(judge(with(None)), "it opens a term without a mandate");
+    assert_eq!(judge(with(mandate(1, &admin))), "its mandate is for another term");
+    assert!(judge(with(mandate(2, &two))).contains("who may not"), "no server makes itself the SCM");
+    let unsigned = wire::Mandate { proof: None, ..mandate(2, &admin).unwrap() };
+    assert_eq!(judge(with(Some(unsigned))), "the mandate is not signed");
 }
