@@ -383,6 +383,9 @@ impl State {
             }
             Request::HoardVerify => Reply::HoardReport(self.hoard_report()),
             Request::HoardSwitch { .. } => Reply::Done,
+            Request::Expand { path } | Request::Collapse { path } => {
+                return Err(not(&path, FailureKind::Invalid, "not in conflict"));
+            }
             Request::Undo { id: None } => Reply::Undoable(Vec::new()),
             Request::Undo { id: Some(id) } => {
                 return Err(not(&id.to_string(), FailureKind::NotFound, "nothing to undo"));

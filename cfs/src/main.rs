@@ -1,5 +1,5 @@
-//! One program with several names: `cfs`, and by the name it is called, `codacon`, `hoard`, `venus-setup`
-//! and `coda-client-setup`.
+//! One program with several names: `cfs`, and by the name it is called, `codacon`, `hoard`, `repair`,
+//! `venus-setup` and `coda-client-setup`.
 
 use std::{env, ffi::OsString, path::Path, process::ExitCode};
 
@@ -7,7 +7,9 @@ fn main() -> ExitCode {
     let mut words: Vec<OsString> = env::args_os().collect();
     let called = if words.is_empty() { OsString::new() } else { words.remove(0) };
     let called = Path::new(&called).file_name().map(|name| name.to_string_lossy().into_owned());
-    if let Some(name @ ("codacon" | "hoard" | "venus-setup" | "coda-client-setup")) = called.as_deref() {
+    if let Some(name @ ("codacon" | "hoard" | "repair" | "venus-setup" | "coda-client-setup")) =
+        called.as_deref()
+    {
         words.insert(0, name.into());
     }
     let (mut input, mut out, mut err) = (std::io::stdin().lock(), std::io::stdout(), std::io::stderr());

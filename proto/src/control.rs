@@ -108,6 +108,10 @@ pub enum Request {
     /// What waits for a decision of people: in the volumes of these paths, below them, or everywhere.
     /// [`Reply::Conflicts`].
     Conflicts { paths: Vec<String> },
+    /// Shows a file in conflict as a directory of its versions. [`Reply::Done`].
+    Expand { path: String },
+    /// Ends that. [`Reply::Done`].
+    Collapse { path: String },
     /// Wants a path to be here when no server can be reached; `attributes` as `PRIORITY:c:d:c+:d+`.
     /// [`Reply::Done`].
     HoardAdd { path: String, attributes: String },
@@ -401,6 +405,8 @@ pub enum How {
     Newest,
     /// All of them, under names of their own.
     Both,
+    /// None of them: the object goes, with all its versions.
+    Remove,
     /// The contents of this file: one of the versions, or any other below the mount point.
     Take(String),
 }

@@ -15,6 +15,7 @@ pub mod edge;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use crate::conflict::ConflictView;
 pub use switches::Switches;
 pub use text::Problem;
 
@@ -73,6 +74,8 @@ pub struct Config {
     pub controlsocket: PathBuf,
     /// A call without a sign of life for this long marks its server dead.
     pub rpc_timeout: Duration,
+    /// How files in conflict show.
+    pub conflict_view: ConflictView,
     /// Other users of the machine may enter the mount.
     pub allow_other: bool,
     /// The user whose mount it is when root runs venus.
@@ -104,6 +107,7 @@ impl Config {
             known_realms: None,
             realm: None,
             rpc_timeout: Duration::from_secs(15),
+            conflict_view: ConflictView::default(),
             allow_other: false,
             primaryuser: None,
             metrics: None,

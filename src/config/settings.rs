@@ -5,6 +5,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{Config, units};
+use crate::conflict::ConflictView;
 
 /// One setting of venus.conf.
 pub struct Setting {
@@ -74,6 +75,11 @@ pub const SETTINGS: &[Setting] = &[
         get: |c| units::time_text(c.rpc_timeout),
     },
     Setting {
+        name: "conflict_view",
+        set: |c, v| view(v).map(|view| c.conflict_view = view),
+        get: |c| view_text(c.conflict_view).into(),
+    },
+    Setting {
         name: "allow_other",
         set: |c, v| truth(v).map(|yes| c.allow_other = yes),
         get: |c| u8::from(c.allow_other).to_string(),
@@ -139,6 +145,21 @@ fn loopback(value: &str) -> Result<Option<SocketAddr>, String> {
     }
 }
 
+fn view(value: &str) -> Result<ConflictView, String> {
+    match value {
+        "versions" => Ok(ConflictView::Versions),
+        "link" => Ok(ConflictView::Link),
+        _ => Err(format!("{value:?} is neither versions nor link")),
+    }
+}
+
+fn view_text(view: ConflictView) -> &'static str {
+    match view {
+        ConflictView::Versions => "versions",
+        ConflictView::Link => "link",
+    }
+}
+
 fn truth(value: &str) -> Result<bool, String> {
     match value {
         "1" | "yes" | "on" | "true" => Ok(true),
@@ -179,6 +200,7 @@ mod tests {
             ("primaryuser", "99999999999", "user id"),
             ("metrics", "0.0.0.0:9100", "not a loopback address"),
             ("metrics", "localhost", "ADDRESS:PORT"),
+            ("conflict_view", "both", "neither versions nor link"),
             ("realm", "two words", "one word"),
         ] {
             let mut config = defaults();

@@ -6,6 +6,7 @@
 //! ```text
 //!  names      how versions are called: NAME.conflict-HOST-TIME, the same at every client
 //!  versions   the other contents of a file, as files that can be read
+//!  view       a link to nowhere, or a directory of versions, in place of the name
 //!  choice     which of them a choice means
 //!  resolve    makes a choice true: one record whose base covers what it decides between
 //!  contested  several objects of one name
@@ -24,6 +25,8 @@ pub mod names;
 mod resolve;
 mod undo;
 pub(crate) mod versions;
+pub mod view;
 
 pub use choice::Choice;
 pub(crate) use resolve::{Decided, Keep};
+pub use view::ConflictView;

@@ -4,7 +4,7 @@
 //! fetched and evicted like any other. What it is of is remembered in memory: nobody knows its number who
 //! has not looked its name up.
 
-use coda_proto::{Dot, Fid, Kind, Past, Rights, Sibling, Status, VolumeId};
+use coda_proto::{Author, Dot, Fid, Kind, Past, Rights, Sibling, Status, VolumeId};
 
 use super::names::{self, Made};
 use crate::{
@@ -22,6 +22,27 @@ pub(crate) struct VersionOf {
     pub file: ObjectId,
     /// The Store that made these contents.
     pub dot: Dot,
+}
+
+/// An object that venus shows and no server knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MadeUp {
+    /// One of a file's contents.
+    Version(VersionOf),
+    /// A link to nowhere in place of a file.
+    Link(ObjectId),
+    /// A directory of versions in place of a file.
+    Expanded(ObjectId),
+}
+
+impl MadeUp {
+    /// The file that it stands for.
+    pub fn file(self) -> ObjectId {
+        match self {
+            MadeUp::Version(of) => of.file,
+            MadeUp::Link(file) | MadeUp::Expanded(file) => file,
+        }
+    }
 }
 
 /// What the name of a version means.
@@ -50,8 +71,14 @@ pub fn labelled(siblings: &[Sibling]) -> Vec<(&Sibling, String)> {
     distinct.into_iter().zip(names::labels(&made)).collect()
 }
 
-/// The number of a version: the same whenever it is looked up.
-fn number(file: ObjectId, dot: Dot) -> ObjectId {
+/// The number of an object that stands for a file: the same whenever it is looked up.
+fn number(file: ObjectId, what: MadeUp) -> ObjectId {
+    let dot = match what {
+        MadeUp::Version(of) => of.dot,
+        MadeUp::Link(_) => Dot::new(Author(0), 1),
+        MadeUp::Expanded(_) => Dot::new(Author(0), 2),
+    };
+    let directory = u32::from(matches!(what, MadeUp::Expanded(_)));
     let mut hasher = blake3::Hasher::new();
     hasher.update(&crate::fid::key(file));
     hasher.update(&dot.author.0.to_le_bytes());
@@ -60,8 +87,9 @@ fn number(file: ObjectId, dot: Dot) -> ObjectId {
     let (first, second) = hash.as_bytes()[..12].split_at(4);
     let vnode = u32::from_le_bytes(first.try_into().expect("four bytes"));
     let unique = u64::from_le_bytes(second.try_into().expect("eight bytes"));
-    // Even, and not 0: files are.
-    ObjectId { realm: file.realm, fid: Fid { volume: VERSIONS, vnode: (vnode & !1) | 2, unique } }
+    // Odd for a directory only, and neither 0 nor a root's.
+    let vnode = (vnode & !1) | 2 | directory;
+    ObjectId { realm: file.realm, fid: Fid { volume: VERSIONS, vnode, unique } }
 }
 
 /// Whether an object is a version that venus shows beside a name.
@@ -93,28 +121,47 @@ fn status(of: &Status, sibling: &Sibling, fid: Fid) -> Status {
 impl Core {
     /// The object that a version of a file is.
     pub(crate) fn version_id(&self, file: ObjectId, dot: Dot) -> ObjectId {
-        let id = number(file, dot);
-        locked(&self.versions).insert(id, VersionOf { file, dot });
+        self.made_up(file, MadeUp::Version(VersionOf { file, dot }))
+    }
+
+    /// The object that stands for a file.
+    pub(crate) fn made_up(&self, file: ObjectId, what: MadeUp) -> ObjectId {
+        let id = number(file, what);
+        locked(&self.versions).insert(id, what);
         id
+    }
+
+    /// What an object stands for.
+    pub(super) fn what_made_up(&self, id: ObjectId) -> Result<MadeUp> {
+        locked(&self.versions).get(&id).copied().ok_or(Error::Gone(id.fid))
     }
 
     /// What a version is of.
     pub(crate) fn version_of(&self, id: ObjectId) -> Result<VersionOf> {
-        locked(&self.versions).get(&id).copied().ok_or(Error::Gone(id.fid))
+        match self.what_made_up(id)? {
+            MadeUp::Version(of) => Ok(of),
+            _ => Err(Error::Gone(id.fid)),
+        }
     }
 
     /// The object that servers know: of a version, the file that it is of.
     pub(crate) fn served(&self, id: ObjectId) -> ObjectId {
         match is_version(id) {
-            true => self.version_of(id).map_or(id, |of| of.file),
+            true => self.what_made_up(id).map_or(id, MadeUp::file),
             false => id,
         }
     }
 
     /// A version as it is cached, while it is one.
     pub(crate) async fn version(&self, id: ObjectId) -> Result<View> {
-        let of = self.version_of(id)?;
-        let file = Box::pin(self.current(of.file)).await?;
+        let what = self.what_made_up(id)?;
+        let file = Box::pin(self.current(what.file())).await?;
+        let of = match what {
+            MadeUp::Version(of) => of,
+            _ if !file.row.status.in_conflict() => return Err(Error::Gone(id.fid)),
+            MadeUp::Link(_) => return self.link_view(id, &file),
+            MadeUp::Expanded(_) => return self.directory_view(id, &file),
+        };
         let status_of_file = &file.row.status;
         let versions = distinct(&status_of_file.siblings);
         let still = versions.into_iter().skip(1).find(|sibling| sibling.dot == of.dot);
@@ -177,6 +224,9 @@ impl Core {
 
     /// The names and numbers of what shows beside a file's name, as far as its status is cached.
     pub(crate) fn versions_beside(&self, file: ObjectId, name: &[u8]) -> Result<Vec<(Vec<u8>, ObjectId)>> {
+        if is_version(file) {
+            return Ok(Vec::new());
+        }
         let Some(view) = self.cache.view(file)?.filter(|view| view.row.status.in_conflict()) else {
             return Ok(Vec::new());
         };
@@ -195,8 +245,6 @@ pub(crate) fn is_made_up(volume: VolumeId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use coda_proto::Author;
-
     use super::*;
 
     fn sibling(author: u64, contents: &str) -> Sibling {
@@ -219,9 +267,12 @@ mod tests {
     #[test]
     fn a_version_has_the_number_of_a_file_and_keeps_it() {
         let file = ObjectId { realm: 1, fid: Fid { volume: VolumeId(7), vnode: 4, unique: 9 } };
-        let id = number(file, Dot::new(Author(1), 1));
+        let number = |dot| number(file, MadeUp::Version(VersionOf { file, dot }));
+        let id = number(Dot::new(Author(1), 1));
         assert!(is_version(id) && !id.fid.is_directory());
-        assert_eq!(id, number(file, Dot::new(Author(1), 1)));
-        assert_ne!(id, number(file, Dot::new(Author(1), 2)));
+        assert_eq!(id, number(Dot::new(Author(1), 1)));
+        assert_ne!(id, number(Dot::new(Author(1), 2)));
+        let expanded = super::number(file, MadeUp::Expanded(file));
+        assert!(expanded.fid.is_directory() && !expanded.fid.is_root());
     }
 }

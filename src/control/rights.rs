@@ -46,6 +46,8 @@ fn concerns_objects(request: &Request) -> bool {
         | Reintegrate { .. }
         | Conflicts { .. }
         | Undo { .. }
+        | Expand { .. }
+        | Collapse { .. }
         | Resolve { .. } => true,
         HoardAdd { .. }
         | HoardDelete { .. }

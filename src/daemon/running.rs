@@ -98,6 +98,7 @@ fn settings(config: &Config) -> VenusConfig {
         host: fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
         rpc_timeout: config.rpc_timeout,
         mountpoint: config.mountpoint.display().to_string(),
+        conflict_view: config.conflict_view,
     }
 }
 

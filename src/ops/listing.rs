@@ -5,6 +5,7 @@ use coda_proto::{Entry, Rights, ServerId, Status, wire};
 use super::{Core, Result, path, unexpected};
 use crate::{
     cache::View,
+    conflict::{versions::is_version, view::Shows},
     env::Priority,
     error::Error,
     fid::CODA,
@@ -187,8 +188,12 @@ impl Core {
                     None => (id, NodeKind::Symlink),
                 },
             };
+            let (id, kind) = match entry.kind {
+                coda_proto::Kind::File if index < LOOKED_AT => self.line_of(id)?,
+                _ => (id, kind),
+            };
             let beside = match entry.kind {
-                coda_proto::Kind::File if index < LOOKED_AT => {
+                coda_proto::Kind::File if index < LOOKED_AT && kind == NodeKind::File => {
                     // Whoever keeps the listing hears of what would change it.
                     self.cache.tell(id);
                     self.versions_beside(id, &name)?
@@ -201,9 +206,23 @@ impl Core {
         Ok(lines.into())
     }
 
+    /// What a listing shows of a file.
+    fn line_of(&self, id: ObjectId) -> Result<(ObjectId, NodeKind)> {
+        let Some(view) = self.cache.view(id)? else { return Ok((id, NodeKind::File)) };
+        let kind = match self.shows(id, &view.row.status) {
+            Shows::File => NodeKind::File,
+            Shows::Link => NodeKind::Symlink,
+            Shows::Directory => NodeKind::Directory,
+        };
+        Ok((self.shown_for(id, &view.row.status), kind))
+    }
+
     /// Brings in what a listing needs beyond names: which symbolic links are mount points, and which files
     /// have several versions. What cannot be had is listed by what is cached.
     async fn know(&self, dir: ObjectId, entries: &[Entry]) {
+        if is_version(dir) {
+            return;
+        }
         let id = |entry: &Entry| ObjectId { realm: dir.realm, fid: entry.fid };
         let contested: std::collections::BTreeSet<&[u8]> = (entries.windows(2))
             .filter(|pair| pair[0].name == pair[1].name)

@@ -40,7 +40,7 @@ use coda_proto::{Dot, Fid, ServerId, VolumeId, wire};
 
 use crate::{
     cache::{Cache, OpenFile, View},
-    conflict::versions::VersionOf,
+    conflict::{ConflictView, versions::MadeUp, view},
     env::{Answer, BoxFuture, Env, Priority},
     error::Error,
     events::Events,
@@ -71,7 +71,11 @@ pub struct Core {
     resolving: Mutex<BTreeSet<(u32, Fid)>>,
     prefetching: Mutex<HashMap<ObjectId, contents::Misses>>,
     /// What the versions are of that venus shows beside names.
-    pub(crate) versions: Mutex<BTreeMap<ObjectId, VersionOf>>,
+    pub(crate) versions: Mutex<BTreeMap<ObjectId, MadeUp>>,
+    /// Files in conflict that show as directories of their versions.
+    pub(crate) expanded: Mutex<BTreeSet<ObjectId>>,
+    /// How files in conflict show.
+    pub(crate) conflict_view: ConflictView,
     /// The state of hoarding.
     pub(crate) hoard: Mutex<Hoard>,
     /// Sets of versions that were looked at whether a rule merges them.
@@ -117,7 +121,9 @@ impl Core {
         peers: Arc<Peers>,
         events: Arc<Events>,
         host: &str,
+        conflict_view: ConflictView,
     ) -> Result<Arc<Core>> {
+        let expanded = cache.store(|store| view::expanded(store))?;
         let mut realms = Realms::default();
         for (number, name) in cache.store(|store| store.realms())? {
             realms.numbers.insert(name.clone(), number);
@@ -137,6 +143,8 @@ impl Core {
             resolving: Mutex::default(),
             prefetching: Mutex::default(),
             versions: Mutex::default(),
+            expanded: Mutex::new(expanded),
+            conflict_view,
             hoard: Mutex::default(),
             merging: Mutex::default(),
         }))

@@ -154,7 +154,10 @@ impl Core {
         let found = self.current_along(id, || self.siblings(dir, name)).await?;
         let mut attr = match self.mounted(dir, name, id, &found.row.status).await? {
             Some(root) => self.attr(&self.current(root).await?, who),
-            None => self.attr(&found, who),
+            None => match self.shown_for(id, &found.row.status) {
+                shown if shown == id => self.attr(&found, who),
+                stand_in => self.attr(&self.current(stand_in).await?, who),
+            },
         };
         // The kernel keeps a name only of a directory whose changes it will be told.
         attr.lasting &= self.cache.tell(dir);

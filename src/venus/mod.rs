@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     cache::{Cache, Limits},
+    conflict::ConflictView,
     env::{Containers, Env},
     error::Error,
     events::Events,
@@ -49,6 +50,8 @@ pub struct VenusConfig {
     pub rpc_timeout: Duration,
     /// Where the tree is mounted, for messages.
     pub mountpoint: String,
+    /// How files in conflict show.
+    pub conflict_view: ConflictView,
 }
 
 impl Default for VenusConfig {
@@ -60,6 +63,7 @@ impl Default for VenusConfig {
             host: String::new(),
             rpc_timeout: Duration::from_secs(15),
             mountpoint: "/coda".into(),
+            conflict_view: ConflictView::default(),
         }
     }
 }
@@ -100,7 +104,14 @@ impl Venus {
             ..PeersConfig::new(instance)
         };
         let peers = Peers::new(env.clone(), peers_config, known, told);
-        let core = Core::new(env.clone(), cache, peers, Arc::new(Events::default()), &config.host)?;
+        let core = Core::new(
+            env.clone(),
+            cache,
+            peers,
+            Arc::new(Events::default()),
+            &config.host,
+            config.conflict_view,
+        )?;
         core.resume()?;
         core.keep_hoarding()?;
         let listener = Arc::downgrade(&core);

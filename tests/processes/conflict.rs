@@ -67,6 +67,16 @@ fn both_versions_of_a_conflict_show_on_two_mounts_until_one_is_taken() {
     cfs(&socket, &two, &["resolve", "--ours", "plan"]);
     assert_eq!(names(&one), ["plan"]);
     assert_eq!(fs::read_to_string(one.join("plan")).unwrap(), "plan B\n");
+
+    // Undone, and decided by a program that reads both through the mount.
+    cfs(&socket, &two, &["undo", "plan"]);
+    assert_eq!(names(&one).len(), 2);
+    let tool = world.room.dir.path().join("tool");
+    fs::write(&tool, "#!/bin/sh\nsort \"$1\" \"$2\" > \"$3\"\n").unwrap();
+    fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    cfs(&socket, &two, &["resolve", "--merge", tool.to_str().unwrap(), "plan"]);
+    assert_eq!(names(&one), ["plan"]);
+    assert_eq!(fs::read_to_string(one.join("plan")).unwrap(), "plan A\nplan B\n");
     fs::write(one.join("plan"), "plan C\n").unwrap();
     assert_eq!(fs::read_to_string(two.join("plan")).unwrap(), "plan C\n");
 

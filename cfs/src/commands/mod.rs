@@ -8,6 +8,7 @@ mod checkvolumes;
 mod conflicts;
 mod disconnect;
 mod events;
+mod expand;
 mod flushcache;
 mod flushobject;
 mod flushvolume;
@@ -23,6 +24,7 @@ mod listvol;
 mod lsmount;
 mod mkmount;
 mod reconnect;
+mod repair;
 mod resolve;
 mod rmmount;
 mod setacl;
@@ -50,13 +52,17 @@ pub struct Command {
 /// All of them, in order of names.
 pub const COMMANDS: &[&Command] = &[
     &strong::ADAPTIVE,
+    &expand::BEGIN,
     &checkservers::COMMAND,
     &checkvolumes::COMMAND,
     &setup::CLIENT,
     &events::CODACON,
+    &expand::COLLAPSE,
     &conflicts::COMMAND,
     &disconnect::COMMAND,
+    &expand::END,
     &events::COMMAND,
+    &expand::EXPAND,
     &flushcache::COMMAND,
     &flushobject::COMMAND,
     &flushvolume::COMMAND,
@@ -74,6 +80,7 @@ pub const COMMANDS: &[&Command] = &[
     &hoard::PIN,
     &hoard::PREFLIGHT,
     &reconnect::COMMAND,
+    &repair::COMMAND,
     &resolve::COMMAND,
     &rmmount::COMMAND,
     &setacl::COMMAND,
@@ -105,7 +112,6 @@ pub fn gone(name: &str) -> Option<&'static str> {
 
 const LATER: &str = "not in this version; docs/status.md says what is planned";
 const GONE: &[(&[&str], &str)] = &[
-    (&["beginrepair", "br", "endrepair", "er", "expand", "collapse"], LATER),
     (&["checklocal", "discardlocal", "listlocal", "preservelocal"], LATER),
     (&["checkpointml", "ck", "purgeml", "writedisconnect", "wd"], LATER),
     (

@@ -2,40 +2,29 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    os::unix::ffi::OsStrExt,
+    fs,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+    process,
 };
 
 use coda_proto::control::{Failure, FailureKind, How, Reply, Request, escape, unescape};
 
 use super::Command;
-use crate::{Talk, exit::Stop, glob};
+use crate::{Talk, args::Args, exit::Stop, glob};
 
 pub const COMMAND: Command = Command {
     name: "resolve",
     short: &[],
-    usage: "cfs resolve [-r] [--ours | --theirs | --newest | --both | --take FILE] <path or 'pattern'> ...",
+    usage: "cfs resolve [-r] [--ours | --theirs | --newest | --both | --take FILE | --merge TOOL] <path or 'pattern'> ...",
     about: "decides between versions, or has the servers bring their replicas together now",
     run: |talk, mut args| {
         let recursive = args.flag(&["-r"]);
-        let flags: [(&[&str], How); 4] = [
-            (&["--ours", "-ours"], How::Ours),
-            (&["--theirs", "-theirs"], How::Theirs),
-            (&["--newest", "-newest"], How::Newest),
-            (&["--both", "-both"], How::Both),
-        ];
-        let mut hows: Vec<How> =
-            flags.into_iter().filter_map(|(names, how)| args.flag(names).then_some(how)).collect();
-        if let Some(file) = args.value(&["--take", "-take"])? {
-            hows.push(How::Take(talk.path(&file)?));
-        }
-        if hows.len() > 1 {
-            return Err(Stop::Usage);
-        }
-        let typed = args.rest(1, usize::MAX)?;
-        for object in &typed {
-            for path in targets(talk, object, recursive)? {
+        let wanted = wanted(talk, &mut args)?;
+        for object in args.rest(1, usize::MAX)? {
+            for path in targets(talk, &object, recursive && wanted != Wanted::Nothing)? {
                 let shown = OsString::from(&path);
-                let answer = talk.ask(Request::Resolve { path: path.clone(), how: hows.first().cloned() });
+                let answer = decide(talk, &wanted, &path);
                 talk.answer(Some(&shown), answer, |reply| match reply {
                     Reply::Resolved(done) if done.dropped == 0 => format!("{path}: {}\n", done.what),
                     Reply::Resolved(done) => {
@@ -49,6 +38,130 @@ pub const COMMAND: Command = Command {
     },
 };
 
+/// What is to be done about each path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// The servers are asked, and nothing is decided.
+    Nothing,
+    Choice(How),
+    /// The contents of a file that is not below the mount point.
+    Local(PathBuf),
+    /// What a program makes of the versions.
+    Merge(OsString),
+}
+
+fn wanted(talk: &mut Talk<'_>, args: &mut Args) -> Result<Wanted, Stop> {
+    let flags: [(&[&str], How); 4] = [
+        (&["--ours", "-ours"], How::Ours),
+        (&["--theirs", "-theirs"], How::Theirs),
+        (&["--newest", "-newest"], How::Newest),
+        (&["--both", "-both"], How::Both),
+    ];
+    let mut all: Vec<Wanted> = flags
+        .into_iter()
+        .filter_map(|(names, how)| args.flag(names).then_some(Wanted::Choice(how)))
+        .collect();
+    if let Some(file) = args.value(&["--take", "-take"])? {
+        all.push(match talk.path(&file) {
+            Ok(path) => Wanted::Choice(How::Take(path)),
+            Err(failure) if failure.kind == FailureKind::Outside => Wanted::Local(file.into()),
+            Err(failure) => return Err(failure.into()),
+        });
+    }
+    all.extend(args.value(&["--merge", "-merge"])?.map(Wanted::Merge));
+    match all.len() {
+        0 => Ok(Wanted::Nothing),
+        1 => Ok(all.remove(0)),
+        _ => Err(Stop::Usage),
+    }
+}
+
+fn decide(talk: &mut Talk<'_>, wanted: &Wanted, path: &str) -> Result<Reply, Failure> {
+    let resolve = |how| Request::Resolve { path: path.to_owned(), how };
+    match wanted {
+        Wanted::Nothing => talk.ask(resolve(None)),
+        Wanted::Choice(how) => talk.ask(resolve(Some(how.clone()))),
+        Wanted::Local(file) => {
+            let brought = Brought::from(file, path).map_err(|error| failed(path, &error))?;
+            talk.ask(resolve(Some(How::Take(crate::path::text(&brought.0)))))
+        }
+        Wanted::Merge(tool) => {
+            let merged = merged(talk, tool, path)?;
+            let brought = Brought::from(&merged.0, path).map_err(|error| failed(path, &error))?;
+            talk.ask(resolve(Some(How::Take(crate::path::text(&brought.0)))))
+        }
+    }
+}
+
+/// A file beside the one that is decided about, while the decision is made.
+struct Brought(PathBuf);
+
+impl Brought {
+    fn from(file: &Path, beside: &str) -> std::io::Result<Brought> {
+        let beside = PathBuf::from(OsString::from_vec(unescape(beside)));
+        let mut name = OsString::from(".");
+        name.push(beside.file_name().unwrap_or_default());
+        name.push(format!(".take-{}", process::id()));
+        let brought = Brought(beside.with_file_name(name));
+        fs::copy(file, &brought.0)?;
+        Ok(brought)
+    }
+}
+
+impl Drop for Brought {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A file of our own that goes when it was used.
+struct Own(PathBuf);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Runs `TOOL VERSION... RESULT`. The result is a copy of the first version to begin with, and counts if the
+/// tool says that it succeeded.
+fn merged(talk: &mut Talk<'_>, tool: &OsStr, path: &str) -> Result<Own, Failure> {
+    let Reply::Conflicts(conflicts) = talk.ask(Request::Conflicts { paths: vec![path.to_owned()] })? else {
+        return Err(refused(path, "nothing is known of its versions"));
+    };
+    let contents =
+        conflicts.into_iter().find(|conflict| conflict.path == path && conflict.kind == "contents");
+    let versions: Vec<PathBuf> = match contents {
+        Some(conflict) => {
+            let file = |version: &coda_proto::control::Version| {
+                PathBuf::from(OsString::from_vec(unescape(&version.path)))
+            };
+            conflict.versions.iter().map(file).collect()
+        }
+        None => return Err(refused(path, "it has no versions to be merged")),
+    };
+    let own = Own(std::env::temp_dir().join(format!("coda-merge-{}", process::id())));
+    fs::copy(&versions[0], &own.0).map_err(|error| failed(path, &error))?;
+    // The version may be read-only, and its copy then is.
+    let mut permissions = fs::metadata(&own.0).map_err(|error| failed(path, &error))?.permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
+    fs::set_permissions(&own.0, permissions).map_err(|error| failed(path, &error))?;
+    let status = process::Command::new(tool).args(&versions).arg(&own.0).status();
+    match status {
+        Ok(status) if status.success() => Ok(own),
+        Ok(status) => Err(refused(path, &format!("{} ended with {status}", tool.to_string_lossy()))),
+        Err(error) => Err(failed(&tool.to_string_lossy(), &error)),
+    }
+}
+
+fn failed(what: &str, error: &std::io::Error) -> Failure {
+    Failure { kind: FailureKind::Io, what: what.to_owned(), why: error.to_string(), next: String::new() }
+}
+
+fn refused(what: &str, why: &str) -> Failure {
+    Failure { kind: FailureKind::Conflict, what: what.to_owned(), why: why.to_owned(), next: String::new() }
+}
+
 /// The paths that a word means: itself; with `-r`, every conflict below it; every conflict that a pattern
 /// matches.
 fn targets(talk: &mut Talk<'_>, object: &OsStr, recursive: bool) -> Result<Vec<String>, Failure> {
@@ -61,7 +174,8 @@ fn targets(talk: &mut Talk<'_>, object: &OsStr, recursive: bool) -> Result<Vec<S
     let Reply::Conflicts(conflicts) = talk.ask(Request::Conflicts { paths: vec![escape(&above)] })? else {
         return Ok(Vec::new());
     };
-    let mut paths: Vec<String> = conflicts.into_iter().map(|conflict| conflict.path).collect();
+    let decidable = conflicts.into_iter().filter(|conflict| conflict.kind != "mark");
+    let mut paths: Vec<String> = decidable.map(|conflict| conflict.path).collect();
     paths.dedup();
     paths.retain(|path| recursive || glob::matches(&pattern, &unescape(path)));
     match paths.is_empty() {
@@ -82,11 +196,18 @@ mod tests {
     #[test]
     fn two_choices_at_once_are_refused() {
         assert_eq!(run(&mut Fake::world(), "resolve --ours --theirs src/main.c", "").code, 2);
+        assert_eq!(run(&mut Fake::world(), "resolve --merge cat --take f src/main.c", "").code, 2);
     }
 
     #[test]
     fn a_pattern_that_matches_no_conflict_is_a_failure() {
         let shown = run(&mut Fake::world(), "resolve --newest src/*.c", "");
         assert_eq!((shown.code, shown.err.contains("nothing there is in conflict")), (1, true), "{shown:?}");
+    }
+
+    #[test]
+    fn a_tool_is_not_run_where_there_is_nothing_to_merge() {
+        let shown = run(&mut Fake::world(), "resolve --merge /nonexistent src/main.c", "");
+        assert!(shown.err.contains("it has no versions to be merged"), "{shown:?}");
     }
 }

@@ -203,6 +203,18 @@ impl Venus {
                     return Ok(Resolved { dropped: 0, what: format!("also kept as {}", listed(&names)) });
                 }
                 How::Take(from) => return self.take(who, id, &from).await,
+                How::Remove => {
+                    let shown = self.core.current(id).await?.row.shown().ok_or(Error::Gone(id.fid))?;
+                    let decided = self.core.decide(id, Keep::Chosen(Choice::Version(shown))).await?;
+                    let view = self.core.current(id).await?;
+                    let dir = ObjectId { realm: id.realm, fid: view.row.status.parent };
+                    let name = self.core.cache.store(|store| store.name_in(dir, id.fid))?;
+                    let name = name.ok_or(Error::Gone(id.fid))?;
+                    self.core.remove(dir, &name, crate::ops::Removal::File).await?;
+                    self.core.cache.forget_name(dir, &name);
+                    self.core.cache.forget_object(dir, true);
+                    return Ok(Resolved { dropped: decided.dropped as u32 + 1, what: "removed".into() });
+                }
             };
             Ok(resolved(&self.core.decide(id, Keep::Chosen(choice)).await?))
         };
@@ -233,6 +245,10 @@ impl Venus {
             How::Theirs => Fate::Chosen(Choice::Theirs),
             How::Newest => Fate::Chosen(Choice::Newest),
             How::Both => Fate::Both,
+            How::Remove => {
+                let why = "several objects have this name; remove each by its own";
+                return Err(wrong(path, FailureKind::Unsupported, why));
+            }
             How::Take(from) => {
                 let fid = self.find(who, &from).await?.fid;
                 let birth = coda_proto::Dot::new(coda_proto::Author(fid.unique), fid.vnode.into());
@@ -246,6 +262,16 @@ impl Venus {
             false => format!("kept beside it: {}", listed(&settled.renamed)),
         };
         Ok(Resolved { dropped: settled.removed as u32, what })
+    }
+
+    /// Shows a file as a directory of its versions, or as before.
+    pub(super) async fn expand(&self, who: Caller, path: &str, open: bool) -> Result<(), Failure> {
+        let file = self.core.served(self.find(who, path).await?);
+        let done = match open {
+            true => self.core.expand(file).await,
+            false => self.core.collapse(file).await,
+        };
+        done.map_err(|error| failure(path, &error))
     }
 
     /// Decisions that can be undone.

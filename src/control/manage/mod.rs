@@ -77,6 +77,8 @@ impl Manager for Venus {
                 self.hoard_switch(on);
                 Ok(Reply::Done)
             }
+            Request::Expand { path } => self.expand(who, &path, true).await.map(|()| Reply::Done),
+            Request::Collapse { path } => self.expand(who, &path, false).await.map(|()| Reply::Done),
             Request::Undo { id: None } => self.undoable().map(Reply::Undoable),
             Request::Undo { id: Some(id) } => self.undo(who, id).await.map(Reply::Resolved),
             Request::Resolve { path, how } => self.decide(who, &path, how).await.map(Reply::Resolved),

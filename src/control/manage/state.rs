@@ -175,7 +175,7 @@ impl Venus {
     }
 
     pub(super) async fn fid(&self, who: Caller, path: &str) -> Result<FidState, Failure> {
-        let id = self.find(who, path).await?;
+        let id = self.core.served(self.find(who, path).await?);
         if id.realm == 0 {
             return Err(wrong(path, FailureKind::Invalid, "is made up by venus and has no version"));
         }

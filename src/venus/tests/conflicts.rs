@@ -6,9 +6,13 @@ use coda_proto::control::{Conflict, How, Reply, Request};
 
 use super::world::*;
 use crate::{
+    conflict::ConflictView,
     control::Manager,
     error::Error,
-    venus::face::{Face, RenameMode},
+    venus::{
+        VenusConfig,
+        face::{Face, NodeKind, RenameMode},
+    },
 };
 
 /// Two servers and two clients, each of which is about to see one server only.
@@ -392,4 +396,54 @@ async fn a_history_that_grew_at_both_sides_is_merged_where_a_rule_says_so() {
     let left = names(&parted.b).await;
     assert_eq!(left.len(), 4, "only the one without a rule is in conflict: {left:?}");
     assert!(left[3].starts_with("other.conflict-"), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_to_nowhere_stands_for_a_file_until_it_is_resolved() {
+    let parted = both_wrote("f").await;
+    let config = VenusConfig { conflict_view: ConflictView::Link, ..VenusConfig::default() };
+    let c = parted.world.client_with("third", config);
+    assert_eq!(names(&c).await, ["f"]);
+    let attr = c.stat("f").await.unwrap();
+    assert_eq!(attr.kind, NodeKind::Symlink);
+    let target = String::from_utf8(c.venus.readlink(ME, attr.id).await.unwrap()).unwrap();
+    let file = parted.a.stat("f").await.unwrap().id.fid;
+    assert_eq!(target, format!("@{file}@{REALM}."));
+    let root = c.stat("").await.unwrap().id;
+    let line = c.venus.readdir(ME, root).await.unwrap().iter().find(|line| line.name == b"f").cloned();
+    assert_eq!(line.map(|line| (line.id, line.kind)), Some((attr.id, NodeKind::Symlink)));
+    resolve(&c, "f", How::Newest).await.unwrap();
+    assert_eq!(c.read("f").await.unwrap(), "from the desk");
+    settled(&parted, "from the desk").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expanded_file_is_a_directory_of_its_versions_until_it_is_collapsed() {
+    let parted = both_wrote("f").await;
+    let path = format!("/coda/{REALM}/f");
+    let (shown, name, _) = seen(&parted.a).await;
+    ask(&parted.a, Request::Expand { path: path.clone() }).await;
+    assert_eq!(names(&parted.a).await, ["f"]);
+    let inside = parted.a.ls("f").await.unwrap();
+    assert_eq!(inside.len(), 2, "{inside:?}");
+    let mut contents = Vec::new();
+    for label in &inside {
+        contents.push(parted.a.read(&format!("f/{label}")).await.unwrap());
+    }
+    contents.sort();
+    assert_eq!(contents, ["from the desk", "from the laptop"]);
+    assert!(matches!(parted.a.write("f/new", "no").await, Err(Error::Access(_))));
+    // The other client sees nothing of it.
+    assert_eq!(seen(&parted.b).await.1, name);
+    let again = parted.world.crashed(&parted.a, "laptop-again");
+    assert_eq!(again.ls("f").await.unwrap(), inside);
+    ask(&again, Request::Collapse { path: format!("{path}/{}", inside[0]) }).await;
+    assert_eq!(again.read("f").await.unwrap(), shown);
+    ask(&parted.a, Request::Collapse { path: path.clone() }).await;
+    assert_eq!(parted.a.read("f").await.unwrap(), shown);
+    assert_eq!(seen(&parted.a).await.1, name);
+    let refused = parted.a.venus.answer(ME, Request::Collapse { path }).await;
+    assert!(refused.is_err());
+    ask(&parted.a, Request::Resolve { path: format!("/coda/{REALM}/f"), how: Some(How::Remove) }).await;
+    assert_eq!(names(&parted.b).await, [""; 0]);
 }
