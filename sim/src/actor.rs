@@ -202,6 +202,10 @@ impl<F: Face> Actor<F> {
         if attr.kind == NodeKind::Directory {
             return Ok(Ok(Value::Directory));
         }
+        if self.versions(attr.id).await > 1 {
+            // What shows is one of several, and which it is says nothing about the others.
+            return Err(Error::Conflict(attr.id.fid));
+        }
         let mode = OpenMode { read: true, write: false, truncate: false };
         let opened = self.face.open(USER, attr.id, mode).await?;
         let mut bytes = vec![0; opened.container.length().unwrap_or(0) as usize];
@@ -210,6 +214,12 @@ impl<F: Face> Actor<F> {
         self.face.flush(USER, opened.handle).await?;
         self.face.release(opened.handle).await?;
         Ok(author(&bytes))
+    }
+
+    /// How many contents a name has.
+    async fn versions(&self, id: ObjectId) -> usize {
+        let count = self.face.getxattr(USER, id, b"user.coda.versions").await;
+        count.ok().and_then(|count| String::from_utf8(count).ok()?.parse().ok()).unwrap_or(1)
     }
 
     async fn write(&self, name: &str) -> String {
@@ -246,6 +256,11 @@ impl<F: Face> Actor<F> {
         let (what, id) = self.begin(format!("remove {name}"), |_| vec![(name.to_owned(), Value::Absent)]);
         let result = async {
             let (dir, last) = self.walk(name).await?;
+            let attr = self.face.lookup(USER, dir, last.as_bytes()).await?;
+            if attr.kind == NodeKind::File && self.versions(attr.id).await > 1 {
+                // Only one of them would go.
+                return Err(Error::Undecided(name.to_owned()));
+            }
             self.face.unlink(USER, dir, last.as_bytes()).await
         };
         let result = result.await;
@@ -363,7 +378,7 @@ impl<F: Face> Actor<F> {
     /// Whether this error may happen in this weather.
     fn tolerate(&self, what: &str, error: &Error) {
         let calm = matches!(self.strictness, Strictness::Calm { .. });
-        let conflict = matches!(error, Error::Conflict(_));
+        let conflict = matches!(error, Error::Conflict(_) | Error::Undecided(_));
         let raced = refused(error)
             || matches!(error, Error::Gone(_) | Error::Busy(_) | Error::NotFound(_))
             || (conflict && self.model().may_conflict(&SHARED));
@@ -404,6 +419,7 @@ fn refused(error: &Error) -> bool {
     matches!(
         error,
         Error::NotFound(_)
+            | Error::Undecided(_)
             | Error::Exists(_)
             | Error::NotEmpty(_)
             | Error::NotDirectory(_)

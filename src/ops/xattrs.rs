@@ -9,6 +9,7 @@ use coda_proto::{
 use super::{Core, Result, names::updated, path::text};
 use crate::{
     cache::View,
+    conflict::versions::distinct,
     error::Error,
     fid::CODA,
     reintegration::{Failure, Seen},
@@ -18,7 +19,7 @@ use crate::{
 
 const OURS: &[u8] = b"user.coda.";
 /// Names below `user.coda.`.
-const MADE_UP: [&str; 5] = ["fid", "version", "state", "volume", "replicas"];
+const MADE_UP: [&str; 6] = ["fid", "version", "state", "volume", "replicas", "versions"];
 
 impl Core {
     /// One attribute's value.
@@ -42,6 +43,8 @@ impl Core {
             "fid" => format!("{}@{realm}", id.fid),
             "version" => view.row.status.past.to_string(),
             "state" => self.state_of(view).to_owned(),
+            // How many contents people must decide between; of anything that is not in conflict, 1.
+            "versions" => distinct(&view.row.status.siblings).len().max(1).to_string(),
             "volume" => self.group(id).await.ok()?.1.name,
             "replicas" => {
                 let (realm, group) = self.group(id).await.ok()?;

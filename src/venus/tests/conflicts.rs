@@ -105,6 +105,12 @@ async fn both_versions_show_under_the_same_names_at_both_clients() {
     assert!(name.starts_with(&format!("f.conflict-{host}-2")), "{name}");
     let third = parted.world.client("third");
     assert_eq!(seen(&third).await.1, name);
+    let file = third.stat("f").await.unwrap().id;
+    for (attribute, value) in [("versions", "2"), ("state", "conflict")] {
+        let attribute = format!("user.coda.{attribute}");
+        let found = third.venus.getxattr(ME, file, attribute.as_bytes()).await.unwrap();
+        assert_eq!(found, value.as_bytes());
+    }
 }
 
 #[tokio::test(start_paused = true)]
