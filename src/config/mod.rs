@@ -15,7 +15,6 @@ pub mod edge;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::conflict::ConflictView;
 pub use switches::Switches;
 pub use text::Problem;
 
@@ -49,6 +48,16 @@ impl Surroundings {
         let directories = if self.conf_path.is_empty() { usual() } else { self.conf_path.clone() };
         directories.into_iter().map(|directory| directory.join("venus.conf")).collect()
     }
+}
+
+/// How files in conflict show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConflictView {
+    /// The name stays, readable, and its versions show beside it.
+    #[default]
+    Versions,
+    /// A link to nowhere.
+    Link,
 }
 
 /// Every setting of venus with its value.

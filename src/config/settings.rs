@@ -4,8 +4,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use super::{Config, units};
-use crate::conflict::ConflictView;
+use super::{Config, ConflictView, units};
 
 /// One setting of venus.conf.
 pub struct Setting {

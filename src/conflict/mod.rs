@@ -29,4 +29,3 @@ pub mod view;
 
 pub use choice::Choice;
 pub(crate) use resolve::{Decided, Keep};
-pub use view::ConflictView;

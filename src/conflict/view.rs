@@ -12,21 +12,12 @@ use coda_proto::{Author, Dot, Entry, Kind, Past, Rights, Status};
 use super::versions::{MadeUp, is_version, labelled};
 use crate::{
     cache::View,
+    config::ConflictView,
     error::Error,
     ops::{Core, Result, locked},
     store::{Change, Edit, Row},
     venus::face::ObjectId,
 };
-
-/// How files in conflict show.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ConflictView {
-    /// The name stays, readable, and its versions show beside it.
-    #[default]
-    Versions,
-    /// A link to nowhere.
-    Link,
-}
 
 /// What a name of a file in conflict shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +92,8 @@ impl Core {
             kind: Kind::File,
             dot: sibling.dot,
         };
-        let entries: Vec<Entry> = versions.iter().map(entry).collect();
+        let mut entries: Vec<Entry> = versions.iter().map(entry).collect();
+        entries.sort();
         let status = Status {
             length: entries.len() as u64,
             mode: 0o555,

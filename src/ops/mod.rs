@@ -40,7 +40,8 @@ use coda_proto::{Dot, Fid, ServerId, VolumeId, wire};
 
 use crate::{
     cache::{Cache, OpenFile, View},
-    conflict::{ConflictView, versions::MadeUp, view},
+    config::ConflictView,
+    conflict::{versions::MadeUp, view},
     env::{Answer, BoxFuture, Env, Priority},
     error::Error,
     events::Events,

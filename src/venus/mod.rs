@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     cache::{Cache, Limits},
-    conflict::ConflictView,
+    config::ConflictView,
     env::{Containers, Env},
     error::Error,
     events::Events,

@@ -3,7 +3,7 @@
 //! version; a directory is joined entry by entry by itself, and a fix file says what becomes of the names
 //! below it that are left.
 
-use std::{ffi::OsString, fs, io::BufRead};
+use std::{ffi::OsString, fs};
 
 use coda_proto::control::{Conflict, Failure, FailureKind, How, Reply, Request};
 

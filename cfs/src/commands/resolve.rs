@@ -195,8 +195,8 @@ mod tests {
 
     #[test]
     fn two_choices_at_once_are_refused() {
-        assert_eq!(run(&mut Fake::world(), "resolve --ours --theirs src/main.c", "").code, 2);
-        assert_eq!(run(&mut Fake::world(), "resolve --merge cat --take f src/main.c", "").code, 2);
+        assert_eq!(run(&mut Fake::world(), "resolve --ours --theirs src/main.c", "").code, 255);
+        assert_eq!(run(&mut Fake::world(), "resolve --merge cat --take f src/main.c", "").code, 255);
     }
 
     #[test]

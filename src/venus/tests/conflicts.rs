@@ -6,7 +6,7 @@ use coda_proto::control::{Conflict, How, Reply, Request};
 
 use super::world::*;
 use crate::{
-    conflict::ConflictView,
+    config::ConflictView,
     control::Manager,
     error::Error,
     venus::{
