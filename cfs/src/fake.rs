@@ -432,6 +432,7 @@ impl Venus for Fake {
 }
 
 /// What a command showed.
+#[derive(Debug)]
 pub struct Shown {
     pub out: String,
     pub err: String,
