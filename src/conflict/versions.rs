@@ -121,11 +121,11 @@ fn status(of: &Status, sibling: &Sibling, fid: Fid) -> Status {
 impl Core {
     /// The object that a version of a file is.
     pub(crate) fn version_id(&self, file: ObjectId, dot: Dot) -> ObjectId {
-        self.made_up(file, MadeUp::Version(VersionOf { file, dot }))
+        self.stand_in_for(file, MadeUp::Version(VersionOf { file, dot }))
     }
 
     /// The object that stands for a file.
-    pub(crate) fn made_up(&self, file: ObjectId, what: MadeUp) -> ObjectId {
+    pub(crate) fn stand_in_for(&self, file: ObjectId, what: MadeUp) -> ObjectId {
         let id = number(file, what);
         locked(&self.versions).insert(id, what);
         id

@@ -69,8 +69,8 @@ impl Core {
     pub(crate) fn shown_for(&self, file: ObjectId, status: &Status) -> ObjectId {
         match self.shows(file, status) {
             Shows::File => file,
-            Shows::Link => self.made_up(file, MadeUp::Link(file)),
-            Shows::Directory => self.made_up(file, MadeUp::Expanded(file)),
+            Shows::Link => self.stand_in_for(file, MadeUp::Link(file)),
+            Shows::Directory => self.stand_in_for(file, MadeUp::Expanded(file)),
         }
     }
 
