@@ -201,6 +201,7 @@ fn concerns(body: &request::Body) -> Option<u32> {
         Body::GetAcl(get) => of(&get.fid),
         Body::Upload(piece) => Some(piece.volume),
         Body::Apply(apply) => Some(apply.volume),
+        Body::Repair(repair) => of(&repair.fid),
         Body::Resolve(resolve) => of(&resolve.fid),
         _ => None,
     }
