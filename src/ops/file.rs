@@ -481,6 +481,12 @@ impl Core {
                     {
                         return Err(Failure::NoUpload);
                     }
+                    // It is no member any more: look again who is.
+                    Err(crate::replica::AskError::Refused(refusal))
+                        if refusal.code == coda_proto::Code::NoVolume =>
+                    {
+                        return Err(Failure::Stale(refusal));
+                    }
                     Err(crate::replica::AskError::Refused(refusal)) => return Err(Failure::Refused(refusal)),
                     Err(error) if super::is_away(&error) => return Err(Failure::Away),
                     Err(error) => return Err(Failure::Here(error.about(&id.fid.to_string()))),

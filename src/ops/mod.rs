@@ -214,7 +214,19 @@ impl Core {
         group: &Group,
         body: wire::request::Body,
     ) -> Result<(ServerId, Answer)> {
-        let asked = self.peers.ask_any(realm, group, body, bytes::Bytes::new(), Priority::Foreground).await;
+        let ask = |group: Group, body| async move {
+            self.peers.ask_any(realm, &group, body, bytes::Bytes::new(), Priority::Foreground).await
+        };
+        let mut asked = ask(group.clone(), body.clone()).await;
+        if let Err(error) = &asked
+            && is_disconnected(&error.about(""))
+        {
+            // Whoever was asked may be no member any more, and has said so.
+            let (_, now) = self.group(id).await?;
+            if now.epoch != group.epoch {
+                asked = ask(now, body).await;
+            }
+        }
         asked.map_err(|error| error.about(&id.fid.to_string()))
     }
 

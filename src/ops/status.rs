@@ -87,7 +87,17 @@ impl Core {
         along.sort();
         along.dedup();
         let mark = self.cache.mark(id.realm, id.fid.volume);
-        let mut answers = self.versions(id, &realm, &group, &along).await?;
+        let mut answers = match self.versions(id, &realm, &group, &along).await {
+            Err(error) if is_disconnected(&error) => {
+                // Whoever was asked may be no member any more, and has said so.
+                let (realm, now) = self.group(id).await?;
+                if now.epoch == group.epoch {
+                    return Err(error);
+                }
+                self.versions(id, &realm, &now, &along).await?
+            }
+            answers => answers?,
+        };
         for (fid, said) in std::mem::take(&mut answers.of) {
             if fid != id.fid {
                 let other = ObjectId { realm: id.realm, fid };

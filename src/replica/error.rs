@@ -39,6 +39,8 @@ impl AskError {
     /// What this means for an operation on `what`.
     pub fn about(&self, what: &str) -> Error {
         match self {
+            // It is no member any more; who is will be asked for before the next question.
+            AskError::Refused(refusal) if refusal.code == Code::NoVolume => Error::Disconnected(what.into()),
             AskError::Refused(refusal) => Error::refused(what, refusal),
             AskError::Unreachable(_) | AskError::Disconnected => Error::Disconnected(what.into()),
             AskError::Malformed(why) => Error::BadAnswer(what.into(), why.clone()),

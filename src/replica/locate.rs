@@ -177,7 +177,10 @@ impl Peers {
                 VolumeKey::Id(id) => id.to_string(),
             };
             let outcome = match me {
-                Some(me) => me.locate_volume(&realm, &key).await.map_err(|error| error.about(&label)),
+                Some(me) => me.locate_volume(&realm, &key).await.map_err(|error| match error {
+                    AskError::Refused(refusal) => Error::refused(&label, &refusal),
+                    error => error.about(&label),
+                }),
                 None => Err(Error::Disconnected(label)),
             };
             locked(&realm.asking).remove(&key);
