@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use coda_proto::Acl;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
     replica::{Known, PeerEvent, Peers, PeersConfig},
     store::Store,
 };
-use face::Forget;
+use face::{Forget, ObjectId};
 
 /// Where the database lies.
 #[derive(Clone, Debug)]
@@ -137,6 +138,22 @@ impl Venus {
     /// Records in the log: mutations that no server is known to have.
     pub fn unsent(&self) -> u64 {
         self.core.unsent()
+    }
+
+    /// A directory's access list, as a server tells it.
+    pub async fn acl(&self, dir: ObjectId) -> Result<Acl, Error> {
+        self.core.acl(dir).await
+    }
+
+    /// Replaces a directory's access list.
+    pub async fn set_acl(&self, dir: ObjectId, acl: &Acl) -> Result<(), Error> {
+        self.core.set_acl(dir, acl).await
+    }
+
+    /// Forgets the cached copy of an object, unless it is in use. Answers whether it is gone.
+    pub fn forget_copy(&self, id: ObjectId) -> Result<bool, Error> {
+        let in_use = !self.core.cache.store(|store| store.children(id))?.is_empty();
+        Ok(!in_use && self.core.cache.flush(id)?.is_ok())
     }
 
     /// Ends well: says goodbye to the servers, and what was learnt survives power loss.
