@@ -12,6 +12,10 @@ use std::{
         unix::fs::{FileExt, MetadataExt},
     },
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::StoreError;
@@ -22,6 +26,7 @@ use crate::config::Durability;
 pub struct Containers {
     dir: PathBuf,
     durability: Durability,
+    full: Arc<AtomicBool>,
 }
 
 impl Containers {
@@ -31,7 +36,7 @@ impl Containers {
             let path = dir.join(sub);
             fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
         }
-        Ok(Containers { dir: dir.to_owned(), durability })
+        Ok(Containers { dir: dir.to_owned(), durability, full: Arc::default() })
     }
 
     /// A name from 128 random bits.
@@ -54,6 +59,11 @@ impl Containers {
         self.dir.join("tmp").join(format!("{:032x}", u128::from_be_bytes(*handle)))
     }
 
+    /// Takes no more, as on a full disk, or has room again; for simulated worlds.
+    pub fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
     /// How many bytes of an upload are here.
     pub fn held(&self, handle: &[u8; 16]) -> Result<u64, StoreError> {
         let path = self.upload_path(handle);
@@ -68,6 +78,9 @@ impl Containers {
     pub fn append(&self, handle: &[u8; 16], offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.upload_path(handle);
         let write = || {
+            if self.full.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
             file.write_all_at(bytes, offset).inspect_err(|_| {
                 // A piece that did not fit must not look as if it were held.
