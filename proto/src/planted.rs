@@ -16,17 +16,41 @@ pub enum Bug {
     ReusesStoreIds,
     /// A server sometimes forgets to break a promise.
     LosesBreak,
+    /// A join brings names back that the other side knew and took away.
+    JoinKeepsRemoved,
+    /// A join leaves attributes as they are here.
+    JoinPrefersMine,
+    /// A join keeps one of several concurrent contents.
+    JoinKeepsOne,
+    /// A join does not take over what the other side knows of removed names.
+    JoinForgetsTombstones,
+    /// A meeting loses the last object that it heard of, and counts it as heard.
+    MeetingLosesOne,
+    /// A mutation that comes again is applied again.
+    AppliesTwice,
+    /// Which of two values of an attribute is the later one is told by the names of their records alone.
+    IgnoresLamport,
+    /// A peer is told what changed since a number, whatever store it had that number from.
+    MeetsByNumberAlone,
 }
 
 impl Bug {
     /// Each of them.
-    pub const ALL: [Bug; 6] = [
+    pub const ALL: [Bug; 14] = [
         Bug::AppliesWithoutBase,
         Bug::WritesWithoutOwn,
         Bug::RepliesBeforeCommit,
         Bug::BelievesBrokenPromise,
         Bug::ReusesStoreIds,
         Bug::LosesBreak,
+        Bug::JoinKeepsRemoved,
+        Bug::JoinPrefersMine,
+        Bug::JoinKeepsOne,
+        Bug::JoinForgetsTombstones,
+        Bug::MeetingLosesOne,
+        Bug::AppliesTwice,
+        Bug::IgnoresLamport,
+        Bug::MeetsByNumberAlone,
     ];
 }
 

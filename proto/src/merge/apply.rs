@@ -65,7 +65,7 @@ pub fn apply<R: Replica>(replica: &mut R, record: &Record) -> Result<Outcome, Ap
             heads.insert(fid, head);
         }
     }
-    if heads.values().any(|head| head.past.covers(record.dot)) {
+    if heads.values().any(|head| head.past.covers(record.dot)) && !planted(Bug::AppliesTwice) {
         return Ok(Outcome::Repeated);
     }
     check_bases(replica, record, &heads)?;

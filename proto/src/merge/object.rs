@@ -8,7 +8,12 @@ use super::{
     Binding, Head, Register, Replica, Tombstone,
     head::{decode_acl, is_derived, join_register},
 };
-use crate::{Author, Dot, Fid, Kind, Malformed, Past, Sibling, check_name, id::required, wire};
+use crate::{
+    Author, Dot, Fid, Kind, Malformed, Past, Sibling, check_name,
+    id::required,
+    planted::{Bug, planted},
+    wire,
+};
 
 /// One object: its head, and its places past and present.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,14 +63,22 @@ impl ObjectState {
         head.past.join(theirs);
         head.siblings = join_siblings(&self.head.siblings, &other.head.siblings, keeps);
         head.target = self.head.target.clone().max(other.head.target.clone());
+        if planted(Bug::JoinKeepsOne) {
+            head.siblings.truncate(1);
+        }
         for (key, register) in &other.head.registers {
+            if planted(Bug::JoinPrefersMine) && head.registers.contains_key(key) {
+                continue;
+            }
             join_register(&mut head.registers, key.clone(), register.clone());
         }
         head.acls = join_acls(&self.head.acls, &other.head.acls, keeps);
-        let tombstones: BTreeSet<&Tombstone> = self.tombstones.iter().chain(&other.tombstones).collect();
+        let theirs = if planted(Bug::JoinForgetsTombstones) { &[][..] } else { &other.tombstones };
+        let tombstones: BTreeSet<&Tombstone> = self.tombstones.iter().chain(theirs).collect();
+        let binds = |dot: Dot, here, there| planted(Bug::JoinKeepsRemoved) || keeps(dot, here, there);
         ObjectState {
             head,
-            bindings: join_bindings(&self.bindings, &other.bindings, keeps),
+            bindings: join_bindings(&self.bindings, &other.bindings, binds),
             tombstones: tombstones.into_iter().cloned().collect(),
         }
     }

@@ -6,6 +6,7 @@ use coda_proto::{
     APPLY_BYTES, APPLY_RECORDS, Code, Contents, Dot, Fid, Op, Record, Refusal, Status, VolumeId,
     id::required,
     merge::{self, ApplyError},
+    planted::{Bug, planted},
     service::Identity,
     wire::{self, response::Body},
 };
@@ -201,7 +202,7 @@ impl Work {
 
     fn one(&self, txn: &mut Txn<'_>, record: &Record) -> Result<(), Refusal> {
         for fid in record.op.touches() {
-            if txn.past(fid)?.is_some_and(|past| past.covers(record.dot)) {
+            if txn.past(fid)?.is_some_and(|past| past.covers(record.dot)) && !planted(Bug::AppliesTwice) {
                 return Ok(());
             }
         }

@@ -83,9 +83,6 @@ impl Replica {
         private.recursive(true).mode(0o700);
         private.create(&path).map_err(StoreError::io(&path))?;
         let mut db = schema::open(&path.join("meta.db"), &tables::REPLICA, durability)?;
-        if planted(Bug::RepliesBeforeCommit) && !db.is_autocommit() {
-            db.execute_batch("COMMIT")?;
-        }
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let made = transaction.execute(
             "INSERT OR IGNORE INTO volume VALUES (1, ?1, ?2, 0, 0, 0, ?3, ?4, '', '')",
@@ -98,10 +95,6 @@ impl Replica {
                 false => Head::root(new.volume, &new.acl, 0o755, 0),
             })?;
             txn.settle()?;
-        }
-        if planted(Bug::RepliesBeforeCommit) {
-            std::mem::forget(transaction);
-            return Ok(());
         }
         transaction.commit()?;
         Ok(())
@@ -185,10 +178,17 @@ impl Replica {
     ) -> Result<(), StoreError> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let db = writer.as_ref().ok_or(StoreError::Stopped)?;
+        if planted(Bug::RepliesBeforeCommit) && !db.is_autocommit() {
+            schema::run(db, "COMMIT")?;
+        }
         let undone = Undone { db };
         schema::run(db, "BEGIN IMMEDIATE")?;
         batch(&mut Batch { db, volume: self.volume })?;
         before_commit()?;
+        if planted(Bug::RepliesBeforeCommit) {
+            std::mem::forget(undone);
+            return Ok(());
+        }
         schema::run(db, "COMMIT")?;
         drop(undone);
         Ok(())
@@ -205,6 +205,16 @@ impl Replica {
     pub fn close(&self) {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.readers.lock().expect("never held across a panic").clear();
+    }
+
+    /// Takes no more, as on a full disk, or has room again; for simulated worlds.
+    pub fn set_full(&self, full: bool) -> Result<(), StoreError> {
+        self.containers.set_full(full);
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(db) = writer.as_ref() else { return Ok(()) };
+        // No limit is below what the database has already.
+        let pages = if full { 1 } else { u32::MAX - 1 };
+        Ok(db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?)
     }
 
     /// Room on the disk, in blocks of 1 KiB.
