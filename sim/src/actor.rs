@@ -8,7 +8,10 @@ use std::{
 
 use venus::{
     error::Error,
-    venus::face::{Caller, Face, NodeKind, ObjectId, OpenMode, RenameMode},
+    venus::{
+        Venus,
+        face::{Attr, Caller, Face, NodeKind, ObjectId, OpenMode, RenameMode},
+    },
 };
 
 use crate::{
@@ -28,6 +31,9 @@ pub const DIRECTORIES: [&str; 2] = ["d0", "d1"];
 /// No operation may take longer, whatever happens to servers and network: several calls, each of which may
 /// find one dead server.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What an intent user does: see [`Actor::step`].
+const INTENT: [u64; 10] = [0, 40, 40, 60, 85, 85, 85, 93, 93, 93];
 
 /// What a world has noticed that must not be.
 #[derive(Clone, Default)]
@@ -59,11 +65,11 @@ pub enum Strictness {
 }
 
 /// The user of one life of a client.
-pub struct Actor<F> {
+pub struct Actor {
     /// Which client.
     pub client: usize,
     /// Its face.
-    pub face: Arc<F>,
+    pub face: Arc<Venus>,
     /// Draws.
     pub chance: Chance,
     /// Everything that anybody did.
@@ -76,15 +82,25 @@ pub struct Actor<F> {
     pub strictness: Strictness,
     /// No pauses, and everybody reads what the others write.
     pub crowded: bool,
+    /// Copies of objects are forgotten. Where members miss updates, one may then be read again as it was before.
+    pub forgetful: bool,
+    /// Its user changes one file over and over, in every way, and forgets it.
+    pub intent: bool,
     /// Names that only this client writes.
     pub private: Vec<String>,
     /// Whether its client has something in its log.
     pub logs: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
-type Result<T> = std::result::Result<T, Error>;
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-impl<F: Face> Actor<F> {
+/// What a look at a name shows.
+struct Sight {
+    value: std::result::Result<Value, String>,
+    attr: Attr,
+}
+
+impl Actor {
     /// Works until `until`, then rests.
     pub async fn live(&self, until: Duration) {
         while self.trace.time() < until {
@@ -97,15 +113,23 @@ impl<F: Face> Actor<F> {
 
     async fn step(&self) {
         let begun = self.trace.time();
-        let kind = self.chance.below(0..100);
-        let name = if self.crowded { self.crowded_name(kind) } else { self.any_name() };
+        let kind = if self.intent { *self.chance.pick(&INTENT) } else { self.chance.below(0..100) };
+        let name = match (self.crowded, self.intent) {
+            (true, _) => self.crowded_name(kind),
+            (_, true) => self.private[0].clone(),
+            _ => self.any_name(),
+        };
         let what = match kind {
             0..=34 => self.read(&name).await,
-            35..=69 => self.write(&name).await,
-            70..=79 => self.remove(&name).await,
-            80..=87 => self.rename(&name).await,
-            88..=93 => self.make_directory().await,
-            _ => self.list().await,
+            35..=59 => self.write(&name).await,
+            60..=68 => self.remove(&name).await,
+            69..=75 => self.rename(&name).await,
+            76..=80 => self.make_directory().await,
+            81..=84 => self.list().await,
+            85..=92 => self.set_attribute(&name).await,
+            93..=95 => self.forget(&name).await,
+            96 | 97 => self.set_acl().await,
+            _ => self.read_acl().await,
         };
         let took = self.trace.time() - begun;
         if took > PATIENCE {
@@ -140,17 +164,22 @@ impl<F: Face> Actor<F> {
     pub async fn read_at_the_end(&self, name: &str, owned: bool, agreed: bool) {
         let begun = self.trace.time();
         let result = self.look(name).await;
-        self.said(&format!("at the end, {name}"), &result);
+        self.said(&format!("at the end, {name}"), &result.as_ref().map(|seen| &seen.value));
         let all = owned || matches!(self.strictness, Strictness::Calm { .. });
         let only = if all { None } else { Some(self.client) };
-        let view = View { begun, ended: self.trace.time(), slack: Duration::ZERO, only };
+        let view = View { begun, ended: self.trace.time(), slack: self.doubt(), only, causal: !all };
         let conflict = match self.owner(name) {
-            Some(owner) => self.model().is_uncertain(&private(owner)),
+            Some(owner) => self.may_have_forgotten() || self.model().is_uncertain(&private(owner)),
             None => !all || self.model().may_conflict(&SHARED),
         };
         match result {
-            Ok(Ok(value)) => self.judge(name, value, view),
-            Ok(Err(nonsense)) => self.accuse(format!("{name}: {nonsense}")),
+            Ok(Sight { value: Ok(value), attr }) => {
+                self.judge(name, value, view);
+                if owned {
+                    self.judge_attributes(name, &attr, view).await;
+                }
+            }
+            Ok(Sight { value: Err(nonsense), .. }) => self.accuse(format!("{name}: {nonsense}")),
             Err(Error::NotFound(_)) => self.judge(name, Value::Absent, view),
             Err(Error::Conflict(_)) if conflict => {}
             Err(Error::Conflict(_) | Error::Busy(_)) if !agreed => {}
@@ -158,15 +187,21 @@ impl<F: Face> Actor<F> {
         }
     }
 
-    async fn read(&self, name: &str) -> String {
+    pub(crate) async fn read(&self, name: &str) -> String {
         let begun = self.trace.time();
         let result = self.look(name).await;
         let what = format!("read {name}");
-        self.said(&what, &result);
+        self.said(&what, &result.as_ref().map(|seen| &seen.value));
         let view = self.view(begun, name);
         match result {
-            Ok(Ok(value)) => self.judge(name, value, view),
-            Ok(Err(nonsense)) => self.accuse(format!("{name}: {nonsense}")),
+            Ok(Sight { value: Ok(value), attr }) => {
+                self.judge(name, value, view);
+                let strict = self.strictness == Strictness::Calm { slack: Duration::ZERO };
+                if strict || self.private.iter().any(|own| own == name) {
+                    self.judge_attributes(name, &attr, view).await;
+                }
+            }
+            Ok(Sight { value: Err(nonsense), .. }) => self.accuse(format!("{name}: {nonsense}")),
             // A file that is removed between look-up and open may be gone; its name is not judged.
             Err(Error::NotFound(_)) => self.judge(name, Value::Absent, view),
             Err(error) => self.tolerate(&what, &error),
@@ -174,33 +209,59 @@ impl<F: Face> Actor<F> {
         what
     }
 
-    fn view(&self, begun: Duration, name: &str) -> View {
+    pub(crate) fn view(&self, begun: Duration, name: &str) -> View {
         let (slack, only) = match self.strictness {
             Strictness::Calm { slack } => (slack, None),
-            Strictness::Stormy => (Duration::ZERO, Some(self.client)),
+            Strictness::Stormy => (self.doubt(), Some(self.client)),
         };
         // What only I write is known to me entirely, and what others write beside it does not exist.
         let only = if self.private.iter().any(|own| own == name) { Some(self.client) } else { only };
-        View { begun, ended: self.trace.time(), slack, only }
+        let causal = self.strictness == Strictness::Stormy;
+        View { begun, ended: self.trace.time(), slack, only, causal }
     }
 
-    fn judge(&self, name: &str, value: Value, view: View) {
+    /// Whether this client may have taken an older state of its own objects from a member that missed an update:
+    /// nothing here says that there was a newer one. What it then writes stands beside that.
+    pub(crate) fn may_have_forgotten(&self) -> bool {
+        self.forgetful && self.strictness == Strictness::Stormy
+    }
+
+    fn doubt(&self) -> Duration {
+        if self.may_have_forgotten() { Duration::MAX } else { Duration::ZERO }
+    }
+
+    pub(crate) fn judge(&self, name: &str, value: Value, view: View) {
         // Two that change a name at the same moment may leave two things under it, of which either shows once
         // the other is gone. Then all that is certain is that somebody wrote what is seen.
         let beside = self.owner(name).is_none() && self.model().may_conflict(&SHARED);
         let view = if beside { View { slack: Duration::MAX, ..view } } else { view };
+        if let Value::Written(id) = value {
+            let went_back = self.model().went_back(self.client, name, id, view);
+            if let Some(newer) = went_back
+                && self.owner(name).is_some()
+                && !self.may_have_forgotten()
+            {
+                self.accuse(format!("{name}: shows {id} again, after {newer} was seen"));
+            }
+            self.model().saw(self.client, id, view.ended);
+        }
         let seen = self.model().may_see(name, value, view);
         if let Err(complaint) = seen {
             self.accuse(complaint);
         }
     }
 
+    /// A client's directory: it alone changes the list of one of the first two, where there are two clients.
+    pub(crate) fn listed(&self) -> &'static str {
+        DIRECTORIES[self.client % DIRECTORIES.len()]
+    }
+
     /// What a name holds; the inner error: contents that make no sense.
-    async fn look(&self, name: &str) -> Result<std::result::Result<Value, String>> {
+    async fn look(&self, name: &str) -> Result<Sight> {
         let (dir, last) = self.walk(name).await?;
         let attr = self.face.lookup(USER, dir, last.as_bytes()).await?;
         if attr.kind == NodeKind::Directory {
-            return Ok(Ok(Value::Directory));
+            return Ok(Sight { value: Ok(Value::Directory), attr });
         }
         if self.versions(attr.id).await > 1 {
             // What shows is one of several, and which it is says nothing about the others.
@@ -213,7 +274,7 @@ impl<F: Face> Actor<F> {
         bytes.truncate(length);
         self.face.flush(USER, opened.handle).await?;
         self.face.release(opened.handle).await?;
-        Ok(author(&bytes))
+        Ok(Sight { value: author(&bytes), attr })
     }
 
     /// How many contents a name has.
@@ -350,13 +411,13 @@ impl<F: Face> Actor<F> {
         }
     }
 
-    fn begin(&self, what: String, effects: impl FnOnce(usize) -> Vec<(String, Value)>) -> (String, usize) {
+    pub(crate) fn begin(&self, what: String, effects: impl FnOnce(usize) -> Vec<(String, Value)>) -> (String, usize) {
         let id = self.model().begin(self.client, what.clone(), self.trace.time(), effects);
         self.trace.say(format_args!("client {} begins {id}: {what}", self.client));
         (what, id)
     }
 
-    fn end(&self, what: &str, id: usize, result: Result<()>) {
+    pub(crate) fn end(&self, what: &str, id: usize, result: Result<()>) {
         self.said(what, &result);
         let outcome = match &result {
             Ok(()) => Outcome::Done(self.trace.time()),
@@ -376,7 +437,7 @@ impl<F: Face> Actor<F> {
     }
 
     /// Whether this error may happen in this weather.
-    fn tolerate(&self, what: &str, error: &Error) {
+    pub(crate) fn tolerate(&self, what: &str, error: &Error) {
         let calm = matches!(self.strictness, Strictness::Calm { .. });
         let conflict = matches!(error, Error::Conflict(_) | Error::Undecided(_));
         let raced = refused(error)
@@ -385,7 +446,10 @@ impl<F: Face> Actor<F> {
         let nonsense = matches!(error, Error::BadAnswer(..) | Error::BadHandle | Error::UnknownVolume(_));
         if nonsense
             || (calm && !raced)
-            || (conflict && self.is_mine(what) && !self.model().is_uncertain(&self.private))
+            || (conflict
+                && self.is_mine(what)
+                && !self.may_have_forgotten()
+                && !self.model().is_uncertain(&self.private))
         {
             self.accuse(format!("{what}: {error}"));
         }
@@ -401,15 +465,19 @@ impl<F: Face> Actor<F> {
         what.split(' ').skip(1).all(|name| self.private.iter().any(|own| own == name))
     }
 
-    fn said<T: std::fmt::Debug>(&self, what: &str, result: &Result<T>) {
+    pub(crate) fn said<T: std::fmt::Debug, E: std::fmt::Debug>(
+        &self,
+        what: &str,
+        result: &std::result::Result<T, E>,
+    ) {
         self.trace.say(format_args!("client {} {what}: {result:?}", self.client));
     }
 
-    fn accuse(&self, what: String) {
+    pub(crate) fn accuse(&self, what: String) {
         self.verdicts.accuse(&self.trace, format!("client {}: {what}", self.client));
     }
 
-    fn model(&self) -> MutexGuard<'_, Model> {
+    pub(crate) fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().expect("no holder panics")
     }
 }

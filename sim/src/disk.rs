@@ -59,6 +59,11 @@ impl Disk {
         self.inner().full.load(Ordering::Relaxed)
     }
 
+    /// Bytes of all containers.
+    pub fn used(&self) -> u64 {
+        self.inner().files.values().map(|file| file.data().now.len() as u64).sum()
+    }
+
     /// What was moved out for people to find.
     pub fn spooled(&self) -> Vec<String> {
         self.inner().spooled.clone()

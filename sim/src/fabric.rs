@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{chance::Chance, net::Net, process::Process, trace::Trace};
+use crate::{chance::Chance, ledger::Ledger, net::Net, process::Process, trace::Trace};
 
 /// Name of the only realm.
 pub const REALM: &str = "sim.example";
@@ -33,6 +33,8 @@ pub struct Fabric {
     pub trace: Trace,
     /// Draws that belong to nobody in particular.
     pub chance: Chance,
+    /// Every mutation that reached a server.
+    pub ledger: Ledger,
     hosts: Arc<Mutex<BTreeMap<String, Host>>>,
 }
 
@@ -72,7 +74,7 @@ impl Fabric {
     /// Hosts without servers yet.
     pub fn new(chance: Chance, trace: Trace) -> Fabric {
         let net = Net::new(chance.fork(), trace.clone());
-        Fabric { net, trace, chance, hosts: Arc::default() }
+        Fabric { net, trace, chance, ledger: Ledger::default(), hosts: Arc::default() }
     }
 
     /// A server is up at its host.
@@ -113,7 +115,7 @@ impl Fabric {
         from: &str,
         who: Identity,
         to: &str,
-        request: wire::Request,
+        mut request: wire::Request,
         bulk: Bytes,
         silence: Duration,
     ) -> Result<(wire::Response, Bytes), Failure> {
@@ -122,11 +124,12 @@ impl Fabric {
         timeout_at(limit, self.net.travel(from, to)).await.map_err(|_| Failure::Silent)?;
         let Some(server) = self.server(to) else { return Err(self.nobody(from, to, limit).await) };
         self.trace.say(format_args!("{from} -> {to} {label}"));
+        self.mislay_cop2(&server, who, &mut request);
         if let Some(later) = self.net.duplicate() {
             self.again(&server, who, request.clone(), bulk.clone(), later);
         }
         let (sender, mut receiver) = oneshot::channel();
-        let work = server.service.call(who, request, bulk);
+        let work = self.noted(&server, who, request, bulk);
         server.process.spawn(Box::pin(async move {
             // The caller may be gone.
             let _ = sender.send(work.await);
@@ -157,11 +160,57 @@ impl Fabric {
         if !matches!(request.body, Some(wire::request::Body::Apply(_))) {
             return;
         }
-        let (service, trace) = (Arc::clone(&server.service), self.trace.clone());
+        let (trace, label) = (self.trace.clone(), label(&request));
+        let work = self.noted(server, who, request, bulk);
         server.process.spawn(Box::pin(async move {
             tokio::time::sleep(later).await;
-            trace.say(format_args!("a late copy arrives: {}", label(&request)));
-            service.call(who, request, bulk).await;
+            trace.say(format_args!("a late copy arrives: {label}"));
+            work.await;
+        }));
+    }
+
+    /// What a server makes of a request. Mutations enter the ledger.
+    fn noted(
+        &self,
+        server: &Up,
+        who: Identity,
+        request: wire::Request,
+        bulk: Bytes,
+    ) -> impl Future<Output = (wire::Response, Bytes)> + Send + use<> {
+        let (service, ledger) = (Arc::clone(&server.service), self.ledger.clone());
+        async move {
+            let apply = match &request.body {
+                Some(wire::request::Body::Apply(apply)) => Some(apply.clone()),
+                _ => None,
+            };
+            apply.iter().for_each(|apply| ledger.asked(apply));
+            let answer = service.call(who, request, bulk).await;
+            if matches!(answer.0.body, Some(wire::response::Body::Applied(_))) {
+                apply.iter().for_each(|apply| ledger.applied(apply));
+            }
+            answer
+        }
+    }
+
+    /// Word that all members hold something is lost, comes later than it should, or comes again, where the weather
+    /// repeats messages.
+    fn mislay_cop2(&self, server: &Up, who: Identity, request: &mut wire::Request) {
+        let Some(later) = self.net.duplicate().filter(|_| !request.cop2.is_empty()) else { return };
+        let cop2 = match self.chance.permille(500) {
+            true => std::mem::take(&mut request.cop2),
+            false => request.cop2.clone(),
+        };
+        if self.chance.permille(300) {
+            self.trace.say(format_args!("word of {} mutations is lost", cop2.len()));
+            return;
+        }
+        let body = Some(wire::request::Body::Cop2Only(wire::Cop2Only {}));
+        let late = wire::Request { session: request.session, cop2, body, ..Default::default() };
+        let (trace, service) = (self.trace.clone(), Arc::clone(&server.service));
+        server.process.spawn(Box::pin(async move {
+            tokio::time::sleep(later).await;
+            trace.say(format_args!("late word of {} mutations", late.cop2.len()));
+            service.call(who, late, Bytes::new()).await;
         }));
     }
 

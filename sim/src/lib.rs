@@ -4,11 +4,13 @@
 //!  main      plays seeds, prints the command that plays a failing one again
 //!  ───────────────────────────────────────────────────────────────────────
 //!  play      what people do: operations and faults drawn from the seed
+//!  actor     one client's user; attributes: what it does besides names and contents
 //!  oracle    what must hold: of every read, and of all servers at the end
+//!  ledger    every record that reached a server, and what follows from all of them
 //!  model     every operation with its beginning, end and outcome
-//!  world     servers and clients: start, kill, cut, heal, settle
+//!  world     servers and clients: start, kill, cut, heal, settle         groups   replicas come and go
 //!  client    a client's doors (`venus::env`)      server   a server's doors
-//!  net       delay, loss, reorder, duplicate, cuts
+//!  net       delay, loss, reorder, duplicate, cuts          partition  shapes that cuts make
 //!  disk      containers that lose unsynced writes when the power goes
 //!  process   tasks that die together, at any await
 //!  trace     what happened, line by line, and one digest of it
@@ -16,13 +18,17 @@
 //! ```
 
 pub mod actor;
+mod attributes;
 pub mod chance;
 pub mod client;
 pub mod disk;
 pub mod fabric;
+mod groups;
+pub mod ledger;
 pub mod model;
 pub mod net;
 pub mod oracle;
+pub mod partition;
 pub mod play;
 pub mod process;
 pub mod server;

@@ -40,6 +40,12 @@ struct Options {
     /// Everybody at once, reading what the others write.
     #[arg(long, conflicts_with_all = ["calm", "stormy"])]
     crowded: bool,
+    /// A network that falls apart in every shape.
+    #[arg(long, conflicts_with_all = ["calm", "stormy", "crowded"])]
+    parted: bool,
+    /// The same, and replicas come and go.
+    #[arg(long, conflicts_with_all = ["calm", "stormy", "crowded", "parted"])]
+    changing: bool,
     /// Seeds played at the same time (default: one for each core).
     #[arg(long)]
     jobs: Option<usize>,
@@ -54,6 +60,8 @@ impl Options {
             (true, _) => Climate::Calm,
             (_, true) => Climate::Stormy,
             _ if self.crowded => Climate::Crowded,
+            _ if self.parted => Climate::Parted,
+            _ if self.changing => Climate::Changing,
             _ => Climate::Any,
         }
     }
@@ -64,6 +72,8 @@ impl Options {
             Climate::Calm => " --calm",
             Climate::Stormy => " --stormy",
             Climate::Crowded => " --crowded",
+            Climate::Parted => " --parted",
+            Climate::Changing => " --changing",
         };
         format!("cargo run -p coda-sim -- --seed {seed} --trace{climate}")
     }

@@ -23,6 +23,13 @@ pub enum Value {
     Moved,
     /// A directory.
     Directory,
+    /// Still what it was: something else of it changed (see [`attribute`]).
+    Touched,
+}
+
+/// The register of an attribute of what a name holds.
+pub fn attribute(name: &str, which: &str) -> String {
+    format!("{name}#{which}")
 }
 
 /// What became of an operation.
@@ -73,6 +80,8 @@ impl Operation {
 #[derive(Default)]
 pub struct Model {
     operations: Vec<Operation>,
+    /// When a client's user first saw what an operation wrote.
+    seen: BTreeMap<(usize, OpId), Duration>,
 }
 
 /// How much of the past a reader must know.
@@ -86,6 +95,9 @@ pub struct View {
     pub slack: Duration,
     /// Only those of this client must be known.
     pub only: Option<usize>,
+    /// Nothing is replaced by somebody who may not have known it: the two stand beside each other, or what was removed
+    /// comes back.
+    pub causal: bool,
 }
 
 impl Model {
@@ -120,6 +132,38 @@ impl Model {
         self.operations[id].logged = true;
     }
 
+    /// A client's user sees what an operation wrote.
+    pub fn saw(&mut self, client: usize, id: OpId, now: Duration) {
+        self.seen.entry((client, id)).or_insert(now);
+    }
+
+    /// What a client's user saw under a name that its owner wrote after `id`: then it may not see `id` again. (But for
+    /// names that something was moved to since: it may have come back.)
+    pub fn went_back(&self, client: usize, name: &str, id: OpId, view: View) -> Option<OpId> {
+        let first = &self.operations[id];
+        let end = first.end()?;
+        if first.effects.get(name) != Some(&Value::Written(id))
+            || self.on(name).any(|(_, op)| op.effects[name] == Value::Moved && op.begun > first.begun)
+        {
+            return None;
+        }
+        let later = self.seen.range((client, 0)..(client + 1, 0)).filter(|(_, at)| **at < view.begun);
+        let mut later = later.map(|((_, other), _)| *other).filter(|other| {
+            let op = &self.operations[*other];
+            op.effects.get(name) == Some(&Value::Written(*other)) && *other != id && op.end().is_some() && op.begun >= end
+        });
+        later.next()
+    }
+
+    /// Whether whoever did `later` certainly knew of `id`.
+    fn knew(&self, later: &Operation, id: Option<OpId>) -> bool {
+        let Some(id) = id else { return true };
+        let earlier = &self.operations[id];
+        let certain = matches!(earlier.effects.values().next(), Some(Value::Written(_)));
+        earlier.client == later.client
+            || (certain && self.seen.get(&(later.client, id)).is_some_and(|at| *at <= later.begun))
+    }
+
     /// The operation of this number.
     pub fn operation(&self, id: OpId) -> Option<&Operation> {
         self.operations.get(id)
@@ -143,6 +187,11 @@ impl Model {
                 }
                 Some(_) => {}
             }
+        }
+        // Removed, and changed by somebody whose caller was told nothing certain: then it may be back.
+        let open = |op: &Operation| op.outcome == Outcome::Open && op.effects[name] == Value::Touched;
+        if seen != Value::Absent && self.on(name).any(|(_, op)| open(op)) {
+            return Ok(());
         }
         let mut explained = Vec::new();
         if seen == Value::Absent {
@@ -188,12 +237,39 @@ impl Model {
         self.on(name)
             .filter(|(other, op)| {
                 Some(*other) != id
+                    && op.effects[name] != Value::Touched
+                    && (!view.causal || self.knew(op, id))
                     && op.begun >= end
                     && op.end().is_some_and(|done| done < known_before)
                     && view.only.is_none_or(|client| op.client == client)
             })
             .map(|(other, _)| other)
             .next()
+    }
+
+    /// Who set an attribute of what a name holds, as everybody must see it. `None`: nobody can say, because something
+    /// of the name is under way, or uncertain, or has moved since.
+    pub fn must_show(&self, name: &str, which: &str, view: View) -> Option<OpId> {
+        let known_before = view.begun.checked_sub(view.slack)?;
+        let register = attribute(name, which);
+        let began: Vec<_> = self.on(name).filter(|(_, op)| op.begun <= view.ended).collect();
+        if began.iter().any(|(_, op)| op.end().is_none_or(|end| end >= known_before)) {
+            return None;
+        }
+        let (id, set) =
+            began.iter().rev().find(|(id, op)| op.effects.get(&register) == Some(&Value::Written(*id)))?;
+        let same = |op: &Operation| matches!(op.effects[name], Value::Touched | Value::Written(_));
+        let moved = began.iter().any(|(_, op)| op.end() > Some(set.begun) && !same(op));
+        let beside = began.iter().any(|(other, op)| {
+            other != id && op.begun < set.end().unwrap_or_default() && op.end() > Some(set.begun)
+        });
+        (!moved && !beside).then_some(*id)
+    }
+
+    /// Whether one client alone changed a register, and was always told what became of it.
+    pub fn has_one_certain_writer(&self, register: &str) -> bool {
+        let clients: std::collections::BTreeSet<usize> = self.on(register).map(|(_, op)| op.client).collect();
+        clients.len() <= 1 && self.on(register).all(|(_, op)| op.outcome != Outcome::Open)
     }
 
     /// Whether two clients ever changed one of these names at the same time, or before one of the changes came
@@ -230,11 +306,12 @@ impl Model {
         for (id, op) in self.operations.iter().enumerate() {
             let Some(end) = op.end() else { continue };
             for (name, value) in &op.effects {
-                if *value != Value::Written(id) {
+                if *value != Value::Written(id) || name.contains('#') {
                     continue;
                 }
                 let replaced = self.on(name).any(|(other, later)| {
-                    other != id && (later.begun >= op.begun || later.end().is_none_or(|done| done > op.begun))
+                    let replaces = other != id && later.effects[name] != Value::Touched;
+                    replaces && (later.begun >= op.begun || later.end().is_none_or(|done| done > op.begun))
                 });
                 // Its name may have been taken from it as the source of a rename that began before.
                 if !replaced && end > op.begun {
@@ -284,7 +361,7 @@ mod tests {
     }
 
     fn seen_at(begun: u64) -> View {
-        View { begun: s(begun), ended: s(begun + 1), slack: Duration::ZERO, only: None }
+        View { begun: s(begun), ended: s(begun + 1), slack: Duration::ZERO, only: None, causal: false }
     }
 
     fn write(model: &mut Model, client: usize, from: u64, to: Option<u64>) -> OpId {
@@ -319,6 +396,58 @@ mod tests {
         assert!(model.may_see("a", Value::Written(lost), seen_at(9)).is_ok());
         assert!(model.may_see("a", Value::Written(later), seen_at(9)).is_ok());
         assert_eq!(model.lasting(), vec![]);
+    }
+
+    #[test]
+    fn what_a_writer_did_not_know_may_stand_beside_what_it_wrote() {
+        let mut model = Model::default();
+        let first = write(&mut model, 0, 1, Some(2));
+        write(&mut model, 1, 3, Some(4));
+        let causal = View { causal: true, ..seen_at(5) };
+        assert!(model.may_see("a", Value::Written(first), causal).is_ok());
+        model.saw(1, first, s(2));
+        assert!(model.may_see("a", Value::Written(first), causal).is_err());
+    }
+
+    #[test]
+    fn what_was_seen_is_not_followed_by_what_was_before_it() {
+        let mut model = Model::default();
+        let first = write(&mut model, 0, 1, Some(2));
+        let second = write(&mut model, 0, 3, Some(4));
+        assert_eq!(model.went_back(1, "a", first, seen_at(9)), None);
+        model.saw(1, second, s(5));
+        assert_eq!(model.went_back(1, "a", first, seen_at(9)), Some(second));
+        assert_eq!(model.went_back(1, "a", second, seen_at(9)), None);
+        model.begin(0, "rename".into(), s(6), |_| vec![("a".into(), Value::Moved)]);
+        assert_eq!(model.went_back(1, "a", first, seen_at(9)), None);
+    }
+
+    #[test]
+    fn an_attribute_is_known_while_nothing_else_happens_to_its_name() {
+        let mut model = Model::default();
+        let tag = |model: &mut Model, from: u64, to: Option<u64>| {
+            let id = model.begin(0, "tag".into(), s(from), |id| {
+                vec![("a".into(), Value::Touched), (attribute("a", "tag"), Value::Written(id))]
+            });
+            if let Some(to) = to {
+                model.end(id, Outcome::Done(s(to)));
+            }
+            id
+        };
+        write(&mut model, 0, 1, Some(2));
+        assert_eq!(model.must_show("a", "tag", seen_at(9)), None);
+        let first = tag(&mut model, 3, Some(4));
+        write(&mut model, 0, 5, Some(6));
+        assert_eq!(model.must_show("a", "tag", seen_at(9)), Some(first));
+        assert_eq!(model.must_show("a", "tag", seen_at(5)), None);
+        let second = tag(&mut model, 7, Some(8));
+        assert_eq!(model.must_show("a", "tag", seen_at(9)), Some(second));
+        let remove = model.begin(0, "remove".into(), s(9), |_| vec![("a".into(), Value::Absent)]);
+        model.end(remove, Outcome::Done(s(10)));
+        write(&mut model, 0, 11, Some(12));
+        assert_eq!(model.must_show("a", "tag", seen_at(13)), None);
+        tag(&mut model, 14, None);
+        assert_eq!(model.must_show("a", "tag", seen_at(15)), None);
     }
 
     #[test]

@@ -84,6 +84,17 @@ impl Net {
         self.state().cuts.entry((from.into(), to.into())).or_insert_with(Instant::now);
     }
 
+    /// The cuts are these, and no others. One that was there goes on.
+    pub fn set_cuts(&self, shape: &str, cuts: Vec<(String, String)>) {
+        self.0.trace.say(format_args!("the network is {shape}: {} cuts", cuts.len()));
+        let mut state = self.state();
+        let before = std::mem::take(&mut state.cuts);
+        for cut in cuts {
+            let since = before.get(&cut).copied().unwrap_or_else(Instant::now);
+            state.cuts.insert(cut, since);
+        }
+    }
+
     /// Everything passes again.
     pub fn heal(&self) {
         self.0.trace.say(format_args!("healed"));

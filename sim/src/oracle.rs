@@ -58,11 +58,19 @@ pub fn hashes(servers: &[&Server]) -> Result<Vec<[u8; 32]>, String> {
     Ok(all)
 }
 
-/// Equal pasts, unequal states: never.
-pub fn equal_pasts_mean_equal_states(servers: &[&Server]) -> Result<(), String> {
+/// What every replica included when it was last looked at.
+pub type Pasts = BTreeMap<(ServerId, Fid), Past>;
+
+/// Equal pasts, unequal states: never. Nor does a replica ever include less than it did. (One that was given up and
+/// made anew has another history; `known` is emptied then.)
+pub fn replicas_are_sound(servers: &[&Server], known: &mut Pasts) -> Result<(), String> {
     let mut seen: BTreeMap<(Fid, Past), (ServerId, String)> = BTreeMap::new();
     for server in servers {
         for (fid, (past, text)) in objects(server)? {
+            let before = known.insert((server.id(), fid), past.clone()).unwrap_or_default();
+            if !past.includes(&before) {
+                return Err(format!("server {}: {fid} included {before}, and now {past}", server.id()));
+            }
             let (first, known) =
                 seen.entry((fid, past.clone())).or_insert_with(|| (server.id(), text.clone())).clone();
             if known != text {
@@ -74,6 +82,13 @@ pub fn equal_pasts_mean_equal_states(servers: &[&Server]) -> Result<(), String> 
         }
     }
     Ok(())
+}
+
+/// Whether a server includes whatever another holds.
+pub fn includes(server: &Server, other: &Server) -> Result<bool, String> {
+    let mine = objects(server)?;
+    let theirs = objects(other)?;
+    Ok(theirs.iter().all(|(fid, (past, _))| mine.get(fid).is_some_and(|(known, _)| known.includes(past))))
 }
 
 /// Whether all servers hold the same; if not, one difference.

@@ -1,6 +1,6 @@
 //! One seed played from beginning to end.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::atomic::Ordering, time::Duration};
 
 use anyhow::Context;
 use coda_proto::{
@@ -8,18 +8,17 @@ use coda_proto::{
     wire,
 };
 use coda_server::Server;
-use venus::{
-    error::Error,
-    venus::{Venus, face::Face},
-};
+use venus::{error::Error, venus::face::Face};
 
 use crate::{
     actor::{Actor, DIRECTORIES, SHARED, Strictness, USER, private},
     chance::Chance,
     fabric::REALM,
+    groups,
     model::contents,
     net::Weather,
     oracle,
+    partition::{Shape, reshape},
     trace::Trace,
     world::{Death, World},
 };
@@ -49,13 +48,27 @@ pub enum Climate {
     Stormy,
     /// Nothing breaks, but everybody works without a pause and reads what the others write, far from each other.
     Crowded,
+    /// The network falls apart in every shape, again and again; nobody dies, and copies are forgotten.
+    Parted,
+    /// The same, and replicas come and go.
+    Changing,
 }
 
 /// Plays a seed on a runtime of its own.
 pub fn play(seed: u64, climate: Climate, print: bool) -> anyhow::Result<Report> {
-    let dir = tempfile::tempdir()?;
+    let dir = room()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     runtime.block_on(run(seed, climate, print, dir.path()))
+}
+
+/// Where a world's stores lie: in memory where the machine has such a place, since no world loses what a disk does.
+fn room() -> std::io::Result<tempfile::TempDir> {
+    let memory = Path::new("/dev/shm");
+    let wanted = std::env::var_os("TMPDIR").is_none() || std::env::var_os("TMPDIR") == Some("/tmp".into());
+    match wanted.then(|| tempfile::tempdir_in(memory)) {
+        Some(Ok(dir)) => Ok(dir),
+        _ => tempfile::tempdir(),
+    }
 }
 
 async fn run(seed: u64, climate: Climate, print: bool, dir: &Path) -> anyhow::Result<Report> {
@@ -63,8 +76,11 @@ async fn run(seed: u64, climate: Climate, print: bool, dir: &Path) -> anyhow::Re
     let storm = match climate {
         Climate::Any => chance.permille(600),
         Climate::Calm | Climate::Crowded => false,
-        Climate::Stormy => true,
+        Climate::Stormy | Climate::Parted | Climate::Changing => true,
     };
+    let parted = matches!(climate, Climate::Parted | Climate::Changing)
+        || (climate == Climate::Any && storm && chance.permille(300));
+    let changing = climate == Climate::Changing || (climate == Climate::Any && parted && chance.permille(400));
     let crowded = climate == Climate::Crowded || (climate == Climate::Any && !storm && chance.permille(250));
     let foul = !crowded && chance.permille(400);
     let strictness = match (storm, foul) {
@@ -72,13 +88,18 @@ async fn run(seed: u64, climate: Climate, print: bool, dir: &Path) -> anyhow::Re
         (false, true) => Strictness::Calm { slack: Duration::from_secs(40) },
         (false, false) => Strictness::Calm { slack: Duration::ZERO },
     };
-    let servers = *chance.pick(&[1, 2, 2, 2, 3]);
+    let servers = if parted { *chance.pick(&[2, 3, 3]) } else { *chance.pick(&[1, 2, 2, 2, 3]) };
     let clients = if crowded { 3 } else { *chance.pick(&[1, 2, 2, 3]) as usize };
     trace.say(format_args!("{servers} servers, {clients} clients, {strictness:?}"));
     let mut world = World::new(dir, chance.fork(), trace.clone(), servers, clients, strictness)?;
     let until = Duration::from_secs(if crowded { chance.below(8..16) } else { chance.below(20..60) });
     world.crowded = crowded;
-    world.small_caches = storm && chance.permille(400);
+    world.small_caches = storm && chance.permille(250);
+    world.forgetful = !storm || parted || world.small_caches;
+    world.intent = parted && chance.permille(400);
+    if parted {
+        world.rpc_timeout = Duration::from_secs(3);
+    }
     begin(&mut world).await?;
     for client in 0..clients {
         world.start_client(client, until)?;
@@ -89,7 +110,12 @@ async fn run(seed: u64, climate: Climate, print: bool, dir: &Path) -> anyhow::Re
     if foul {
         world.fabric.net.set_weather(Weather::FOUL);
     }
-    if storm {
+    if changing {
+        let until = until + Duration::from_secs(30);
+        tokio::join!(part(&world, until, &MILD), groups::administer(&world, until));
+    } else if parted {
+        part(&world, until, &HARSH).await;
+    } else if storm {
         fate(&mut world, until).await?;
     } else {
         tokio::time::sleep(until.saturating_sub(trace.time())).await;
@@ -119,6 +145,7 @@ async fn begin(world: &mut World) -> anyhow::Result<()> {
         life.process.die();
     }
     world.bury();
+    world.peace.store(false, Ordering::Relaxed);
     Ok(())
 }
 
@@ -155,7 +182,12 @@ async fn fate(world: &mut World, until: Duration) -> anyhow::Result<()> {
             }
         }
         for (_, is_server, at) in rising.extract_if(.., |(when, ..)| *when <= now).collect::<Vec<_>>() {
-            if is_server { world.start_server(at)? } else { world.start_client(at, until)? }
+            if is_server {
+                check_store(world, at);
+                world.start_server(at)?;
+            } else {
+                world.start_client(at, until)?;
+            }
         }
         strike(world, &chance);
         if servers.len() + clients.len() > 0 {
@@ -165,8 +197,28 @@ async fn fate(world: &mut World, until: Duration) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Shapes that a network takes where nobody shall reach everybody.
+const HARSH: [Shape; 5] = [Shape::Narrow, Shape::Narrow, Shape::Camps, Shape::OneWay, Shape::OneLink];
+/// Shapes that let an administrator get on, now and then.
+const MILD: [Shape; 6] =
+    [Shape::Narrow, Shape::Camps, Shape::OneWay, Shape::OneLink, Shape::Whole, Shape::Whole];
+
+/// Takes the network from shape to shape, until the time is over.
+async fn part(world: &World, until: Duration, shapes: &[Shape]) {
+    let chance = world.chance.fork();
+    let (servers, clients) = world.hosts();
+    while world.trace.time() < until {
+        let shape = *chance.pick(shapes);
+        reshape(&world.fabric.net, shape, &servers, &clients, &chance);
+        // Long enough that some are found dead, or too short for that.
+        tokio::time::sleep(chance.between(Duration::from_millis(200), Duration::from_secs(12))).await;
+        check_replicas(world);
+    }
+}
+
 fn strike(world: &mut World, chance: &Chance) {
-    let hosts = world.hosts();
+    let (server_hosts, client_hosts) = world.hosts();
+    let hosts: Vec<String> = server_hosts.iter().chain(&client_hosts).cloned().collect();
     let (servers, clients) = (world.servers.len() as u64, world.clients.len() as u64);
     let death = if chance.permille(300) { Death::PowerCut } else { Death::Killed };
     match chance.below(0..100) {
@@ -177,18 +229,26 @@ fn strike(world: &mut World, chance: &Chance) {
                 world.fabric.net.cut(&to, &from);
             }
         }
-        15..=34 => world.fabric.net.heal(),
+        15..=29 => world.fabric.net.heal(),
+        30..=34 => {
+            let shape = *chance.pick(&Shape::ALL);
+            reshape(&world.fabric.net, shape, &server_hosts, &client_hosts, chance);
+        }
         35..=49 => world.kill_server(chance.below(0..servers) as usize, death, chance.below(0..200)),
         50..=54 => (0..servers as usize).for_each(|at| world.kill_server(at, death, 0)),
         55..=69 => world.kill_client(chance.below(0..clients) as usize, death, chance.below(0..100)),
         70..=74 => world.fabric.net.set_weather(Weather::FOUL),
         75..=79 => world.fabric.net.set_weather(Weather::FAIR),
         80..=83 => world.set_full(chance.below(0..clients) as usize, true),
-        84..=87 => (0..clients as usize).for_each(|at| world.set_full(at, false)),
+        84..=87 => {
+            (0..clients as usize).for_each(|at| world.set_full(at, false));
+            (0..servers as usize).for_each(|at| world.set_server_full(at, false));
+        }
         88..=91 => {
             let by = chance.below(0..7_200) as i64 - 3_600;
-            world.step_clock(chance.below(0..clients) as usize, by * 1_000_000_000);
+            world.step_clock(chance.pick(&hosts).as_str(), by * 1_000_000_000);
         }
+        92..=94 => world.set_server_full(chance.below(0..servers) as usize, true),
         _ => {}
     }
 }
@@ -200,8 +260,11 @@ async fn finale(world: &mut World) -> anyhow::Result<()> {
     for at in 0..world.clients.len() {
         world.set_full(at, false);
     }
+    for at in 0..world.servers.len() {
+        world.set_server_full(at, false);
+    }
     // Nobody dies any more.
-    world.peace.store(true, std::sync::atomic::Ordering::Relaxed);
+    world.peace.store(true, Ordering::Relaxed);
     for slot in &world.servers {
         slot.life.iter().for_each(|(process, _)| process.die_after(u64::MAX));
     }
@@ -222,7 +285,21 @@ async fn finale(world: &mut World) -> anyhow::Result<()> {
         read_all(world, &actor).await;
     }
     check_lasting(world);
+    check_ledger(world);
     Ok(())
+}
+
+/// Every member holds what follows from all records that reached one.
+fn check_ledger(world: &World) {
+    if !world.resolves || !world.verdicts.all().is_empty() {
+        return;
+    }
+    for server in lives(world) {
+        match world.fabric.ledger.judge(server) {
+            Ok(wrong) => wrong.into_iter().for_each(|what| world.verdicts.accuse(&world.trace, what)),
+            Err(error) => world.verdicts.accuse(&world.trace, error),
+        }
+    }
 }
 
 /// How long servers may take to agree when nothing hinders them.
@@ -261,13 +338,29 @@ async fn settle(world: &World) {
     }
 }
 
+/// Servers that are up and hold a replica. (One that was cut off when its replica was taken away may still have it.)
 fn lives(world: &World) -> Vec<&Server> {
-    world.servers.iter().filter_map(|slot| Some(&*slot.life.as_ref()?.1)).collect()
+    let up = world.servers.iter().filter_map(|slot| Some(&*slot.life.as_ref()?.1));
+    let up: Vec<&Server> = up.filter(|server| !server.volumes().is_empty()).collect();
+    let latest = up.iter().map(|server| server.realm()).max_by_key(|realm| realm.config);
+    let is_member = |server: &&&Server| {
+        let volumes = server.volumes();
+        let mut known = latest.iter().flat_map(|realm| volumes.keys().map(|id| realm.replica_at(*id, server.id())));
+        known.any(|member| member.is_some())
+    };
+    up.iter().filter(is_member).copied().collect()
 }
 
 fn check_replicas(world: &World) {
-    if let Err(difference) = oracle::equal_pasts_mean_equal_states(&lives(world)) {
+    let mut pasts = world.pasts.lock().expect("no holder panics");
+    if let Err(difference) = oracle::replicas_are_sound(&lives(world), &mut pasts) {
         world.verdicts.accuse(&world.trace, difference);
+    }
+    for over in world.over_budget() {
+        world.verdicts.accuse(&world.trace, over);
+    }
+    for dot in world.fabric.ledger.given_twice() {
+        world.verdicts.accuse(&world.trace, format!("{dot} names two mutations"));
     }
 }
 
@@ -282,12 +375,17 @@ fn check_store(world: &World, at: usize) {
 }
 
 /// Everybody reads every name. What only one client writes must be as it left it, for all.
-async fn read_all(world: &World, actor: &Actor<Venus>) {
+async fn read_all(world: &World, actor: &Actor) {
     let everybodys: Vec<String> = (0..world.clients.len()).flat_map(private).collect();
     let shared: Vec<String> = SHARED.iter().map(|name| name.to_string()).collect();
     for (names, owned) in [(everybodys, true), (shared, false)] {
         for name in names {
             actor.read_at_the_end(&name, owned, world.resolves).await;
+        }
+    }
+    if world.resolves {
+        for dir in DIRECTORIES {
+            actor.read_acl_at_the_end(dir).await;
         }
     }
 }

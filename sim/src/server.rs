@@ -1,6 +1,12 @@
 //! The doors of a server in the world.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use coda_proto::{ServerId, service::Identity, wire};
@@ -22,8 +28,8 @@ pub struct ServerEnv {
     pub process: Arc<Process>,
     /// Its chance.
     pub chance: Chance,
-    /// How wrong its clock is, in nanoseconds.
-    pub wrong_by: i64,
+    /// How wrong its clock is, in nanoseconds; it may be set while it runs.
+    pub wrong_by: Arc<AtomicI64>,
 }
 
 impl Env for ServerEnv {
@@ -51,7 +57,7 @@ impl Env for ServerEnv {
     }
 
     fn now(&self) -> i64 {
-        self.fabric.now(self.wrong_by)
+        self.fabric.now(self.wrong_by.load(Ordering::Relaxed))
     }
 
     fn random(&self) -> u64 {

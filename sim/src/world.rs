@@ -26,13 +26,17 @@ use crate::{
     disk::Disk,
     fabric::{Fabric, REALM, Up, host},
     model::Model,
+    oracle::Pasts,
     process::Process,
     server::ServerEnv,
     trace::Trace,
 };
 
-/// A server silent on a call for so long is dead to a client.
+/// A server silent on a call for so long is dead to a client, ordinarily.
 pub const RPC_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Bytes of contents that a small cache may hold.
+pub const SMALL_CACHE: u64 = 300_000;
 
 /// How a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +55,7 @@ pub struct ServerSlot {
     store: Arc<Mutex<PathBuf>>,
     /// The life that goes on, if any.
     pub life: Option<(Arc<Process>, Arc<Server>)>,
-    wrong_by: i64,
+    wrong_by: Arc<AtomicI64>,
 }
 
 /// One client.
@@ -70,7 +74,7 @@ pub struct ClientLife {
     /// Its tasks.
     pub process: Arc<Process>,
     /// Its user.
-    pub actor: Arc<Actor<Venus>>,
+    pub actor: Arc<Actor>,
     disk: Disk,
     power: Arc<Mutex<Death>>,
 }
@@ -99,8 +103,16 @@ pub struct World {
     pub crowded: bool,
     /// Clients cache only a few objects.
     pub small_caches: bool,
-    /// Nobody dies any more.
+    /// Copies of objects are forgotten: by users, or because the cache is small.
+    pub forgetful: bool,
+    /// Every user changes one file over and over.
+    pub intent: bool,
+    /// A server silent on a call for so long is dead to a client.
+    pub rpc_timeout: Duration,
+    /// Nobody dies: not yet, or not any more.
     pub peace: Arc<AtomicBool>,
+    /// What replicas included when they were last looked at.
+    pub pasts: Mutex<Pasts>,
     lives: Arc<AtomicU64>,
     dir: PathBuf,
 }
@@ -128,7 +140,11 @@ impl World {
             clients: Vec::new(),
             crowded: false,
             small_caches: false,
-            peace: Arc::default(),
+            forgetful: false,
+            intent: false,
+            rpc_timeout: RPC_TIMEOUT,
+            peace: Arc::new(AtomicBool::new(true)),
+            pasts: Mutex::default(),
             lives: Arc::default(),
             dir: dir.to_owned(),
         };
@@ -139,7 +155,7 @@ impl World {
             let store = world.new_dir("server");
             let now = world.fabric.now(0);
             setup::create(&store, id, &realm, &[], Durability::Process, now).context("a server's store")?;
-            let slot = ServerSlot { id, store: Arc::new(Mutex::new(store)), life: None, wrong_by: 0 };
+            let slot = ServerSlot { id, store: Arc::new(Mutex::new(store)), life: None, wrong_by: Arc::default() };
             world.servers.push(slot);
         }
         for client in 0..clients {
@@ -184,7 +200,7 @@ impl World {
             server: slot.id,
             process: Arc::clone(&process),
             chance: self.chance.fork(),
-            wrong_by: slot.wrong_by,
+            wrong_by: Arc::clone(&slot.wrong_by),
         };
         let dir = slot.store.lock().expect("no holder panics").clone();
         let config = ServerConfig {
@@ -280,9 +296,9 @@ impl World {
             wrong_by: Arc::clone(&slot.wrong_by),
         });
         let mut config =
-            VenusConfig { host: slot.host.clone(), rpc_timeout: RPC_TIMEOUT, ..VenusConfig::default() };
+            VenusConfig { host: slot.host.clone(), rpc_timeout: self.rpc_timeout, ..VenusConfig::default() };
         if self.small_caches {
-            config.cache_objects = 8;
+            (config.cache_objects, config.cache_bytes) = (8, SMALL_CACHE);
         }
         let store = slot.store.lock().expect("no holder panics").join("venus.db");
         let face = Venus::start(config, env, Arc::new(disk.clone()), Database::File(store))
@@ -299,6 +315,8 @@ impl World {
             verdicts: self.verdicts.clone(),
             strictness: self.strictness,
             crowded: self.crowded,
+            forgetful: self.forgetful,
+            intent: self.intent,
             private: private(at),
             logs,
         });
@@ -330,20 +348,30 @@ impl World {
         }
     }
 
-    /// A client's clock jumps.
-    pub fn step_clock(&self, at: usize, by: i64) {
-        self.trace.say(format_args!(
-            "the clock of {} jumps by {} s",
-            self.clients[at].host,
-            by / 1_000_000_000
-        ));
-        self.clients[at].wrong_by.fetch_add(by, Ordering::Relaxed);
+    /// A server's disk fills up, or has room again.
+    pub fn set_server_full(&self, at: usize, full: bool) {
+        let slot = &self.servers[at];
+        let Some((process, server)) = slot.life.as_ref().filter(|(process, _)| process.is_alive()) else { return };
+        self.trace.say(format_args!("the disk of {} is {}", process.name, if full { "full" } else { "free" }));
+        for volume in server.volumes().values() {
+            volume.store().set_full(full).expect("the simulator's own disk works");
+        }
     }
 
-    /// All hosts.
-    pub fn hosts(&self) -> Vec<String> {
-        let servers = self.servers.iter().map(|slot| host(slot.id));
-        servers.chain(self.clients.iter().map(|slot| slot.host.clone())).collect()
+    /// A host's clock jumps.
+    pub fn step_clock(&self, host: &str, by: i64) {
+        self.trace.say(format_args!("the clock of {host} jumps by {} s", by / 1_000_000_000));
+        let clients = self.clients.iter().map(|slot| (slot.host.clone(), &slot.wrong_by));
+        let servers = self.servers.iter().map(|slot| (crate::fabric::host(slot.id), &slot.wrong_by));
+        for (_, clock) in clients.chain(servers).filter(|(name, _)| name == host) {
+            clock.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
+    /// The hosts of servers, and of clients.
+    pub fn hosts(&self) -> (Vec<String>, Vec<String>) {
+        let servers = self.servers.iter().map(|slot| host(slot.id)).collect();
+        (servers, self.clients.iter().map(|slot| slot.host.clone()).collect())
     }
 
     /// The stores of dead servers, for the offline checker.
@@ -351,8 +379,16 @@ impl World {
         self.servers[at].store.lock().expect("no holder panics").clone()
     }
 
+    /// Clients that hold more contents than they may. (One file may be on its way into the cache, or be written.)
+    pub fn over_budget(&self) -> Vec<String> {
+        let limit = if self.small_caches { SMALL_CACHE } else { u64::MAX };
+        let lives = self.clients.iter().filter_map(|slot| Some((&slot.host, slot.life.as_ref()?.disk.used())));
+        let over = lives.filter(|(_, used)| *used > limit.saturating_add(60_000));
+        over.map(|(host, used)| format!("{host} holds {used} bytes of contents, and may {limit}")).collect()
+    }
+
     /// Clients that live.
-    pub fn actors(&self) -> Vec<Arc<Actor<Venus>>> {
+    pub fn actors(&self) -> Vec<Arc<Actor>> {
         self.clients.iter().filter_map(|slot| Some(Arc::clone(&slot.life.as_ref()?.actor))).collect()
     }
 }

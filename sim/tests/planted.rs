@@ -30,15 +30,13 @@ fn is_found(bug: Bug, climate: Climate) {
 }
 
 #[test]
-#[ignore = "60 seeds do not find it yet: docs/status.md says what that means"]
 fn a_member_that_applies_what_it_lacks_the_base_of_is_found() {
-    is_found(Bug::AppliesWithoutBase, Climate::Stormy);
+    is_found(Bug::AppliesWithoutBase, Climate::Parted);
 }
 
 #[test]
-#[ignore = "60 seeds do not find it yet: docs/status.md says what that means"]
 fn an_author_that_writes_without_its_own_last_update_is_found() {
-    is_found(Bug::WritesWithoutOwn, Climate::Stormy);
+    is_found(Bug::WritesWithoutOwn, Climate::Parted);
 }
 
 #[test]
@@ -54,6 +52,46 @@ fn a_client_that_believes_a_broken_promise_is_found() {
 #[test]
 fn a_client_that_gives_a_name_twice_is_found() {
     is_found(Bug::ReusesStoreIds, Climate::Stormy);
+}
+
+#[test]
+fn a_join_that_brings_removed_names_back_is_found() {
+    is_found(Bug::JoinKeepsRemoved, Climate::Parted);
+}
+
+#[test]
+fn a_join_that_leaves_attributes_as_they_are_is_found() {
+    is_found(Bug::JoinPrefersMine, Climate::Parted);
+}
+
+#[test]
+fn a_join_that_keeps_one_of_two_contents_is_found() {
+    is_found(Bug::JoinKeepsOne, Climate::Parted);
+}
+
+#[test]
+fn a_join_that_forgets_tombstones_is_found() {
+    is_found(Bug::JoinForgetsTombstones, Climate::Parted);
+}
+
+#[test]
+fn a_meeting_that_loses_an_object_is_found() {
+    is_found(Bug::MeetingLosesOne, Climate::Parted);
+}
+
+#[test]
+fn a_mutation_that_is_applied_twice_is_found() {
+    is_found(Bug::AppliesTwice, Climate::Stormy);
+}
+
+#[test]
+fn a_member_that_takes_the_later_attribute_for_the_earlier_is_found() {
+    is_found(Bug::IgnoresLamport, Climate::Parted);
+}
+
+#[test]
+fn a_member_that_goes_on_from_a_number_of_another_store_is_found() {
+    is_found(Bug::MeetsByNumberAlone, Climate::Changing);
 }
 
 #[test]
