@@ -411,7 +411,11 @@ impl Actor {
         }
     }
 
-    pub(crate) fn begin(&self, what: String, effects: impl FnOnce(usize) -> Vec<(String, Value)>) -> (String, usize) {
+    pub(crate) fn begin(
+        &self,
+        what: String,
+        effects: impl FnOnce(usize) -> Vec<(String, Value)>,
+    ) -> (String, usize) {
         let id = self.model().begin(self.client, what.clone(), self.trace.time(), effects);
         self.trace.say(format_args!("client {} begins {id}: {what}", self.client));
         (what, id)

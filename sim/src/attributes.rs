@@ -103,8 +103,7 @@ impl Actor {
     /// Replaces the access list of a directory by one that still allows everything, and names the operation.
     pub(crate) async fn set_acl(&self) -> String {
         let dir = self.listed();
-        let (what, id) = self
-            .begin(format!("setacl {dir}"), |id| vec![(list_of(dir), Value::Written(id))]);
+        let (what, id) = self.begin(format!("setacl {dir}"), |id| vec![(list_of(dir), Value::Written(id))]);
         let result = async {
             let (at, _) = self.walk(&format!("{dir}/x")).await?;
             let mut acl = Acl::root(Rights::ALL);
@@ -144,7 +143,10 @@ impl Actor {
     async fn acl_of(&self, dir: &str) -> Result<Value> {
         let (at, _) = self.walk(&format!("{dir}/x")).await?;
         let acl = self.face.acl(at).await;
-        self.said(&format!("listacl {dir}"), &acl.as_ref().map(|acl| acl.positive.keys().cloned().collect::<Vec<_>>()));
+        self.said(
+            &format!("listacl {dir}"),
+            &acl.as_ref().map(|acl| acl.positive.keys().cloned().collect::<Vec<_>>()),
+        );
         let acl = acl?;
         if acl.positive.get(ANYUSER) != Some(&Rights::ALL) {
             self.accuse(format!("{dir}: its access list lost what nobody took away: {acl:?}"));

@@ -53,7 +53,11 @@ async fn add(world: &World, scm: &Server, id: ServerId) {
 
 /// First the member takes no more mutations; when the others have what it has, it is gone.
 async fn remove(world: &World, scm: &Server, at: usize, until: Duration) {
-    let ask = wire::RemoveReplica { volume: name(scm), server: world.servers[at].id.0.into(), ..Default::default() };
+    let ask = wire::RemoveReplica {
+        volume: name(scm),
+        server: world.servers[at].id.0.into(),
+        ..Default::default()
+    };
     administrate(world, scm, Ask::RemoveReplica(ask)).await;
     if world.trace.time() < until {
         finish(world, scm, at).await;
@@ -79,14 +83,19 @@ async fn finish(world: &World, scm: &Server, at: usize) {
 async fn administrate(world: &World, scm: &Server, ask: Ask) {
     world.trace.say(format_args!("the administrator asks: {ask:?}"));
     let body = Some(wire::request::Body::Admin(wire::Admin { body: Some(ask) }));
-    let (answer, _) = scm.call(Identity::Admin, wire::Request { body, ..Default::default() }, Bytes::new()).await;
+    let (answer, _) =
+        scm.call(Identity::Admin, wire::Request { body, ..Default::default() }, Bytes::new()).await;
     if let Some(wire::response::Body::Refusal(refusal)) = answer.body {
         world.trace.say(format_args!("refused: {}", refusal.detail));
     }
 }
 
 fn life(world: &World, at: usize) -> Option<Arc<Server>> {
-    world.servers[at].life.as_ref().filter(|(process, _)| process.is_alive()).map(|(_, server)| Arc::clone(server))
+    world.servers[at]
+        .life
+        .as_ref()
+        .filter(|(process, _)| process.is_alive())
+        .map(|(_, server)| Arc::clone(server))
 }
 
 fn name(scm: &Server) -> String {

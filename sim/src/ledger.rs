@@ -105,7 +105,10 @@ impl Account<'_> {
         for record in &self.held {
             if !head.past.covers(record.dot) {
                 let verb = record.op.verb();
-                wrong.push(format!("{}: {} ({verb}) was acknowledged, and is not in its past", self.fid, record.dot));
+                wrong.push(format!(
+                    "{}: {} ({verb}) was acknowledged, and is not in its past",
+                    self.fid, record.dot
+                ));
             }
         }
         let siblings = head.siblings.iter().map(|sibling| sibling.dot).collect();
@@ -120,12 +123,15 @@ impl Account<'_> {
     /// What replaces others of its kind as far as its author knew them: `shown` are those that none replaced.
     fn current(&self, what: &str, shown: &BTreeSet<Dot>, of_kind: impl Fn(&Op) -> bool) -> Vec<String> {
         let replaced_by = |dot: Dot, by: &[&Record]| {
-            by.iter().find(|other| other.dot != dot && of_kind(&other.op) && other.base(self.fid).covers(dot)).map(|by| by.dot)
+            by.iter()
+                .find(|other| other.dot != dot && of_kind(&other.op) && other.base(self.fid).covers(dot))
+                .map(|by| by.dot)
         };
         let mut wrong = Vec::new();
         for record in self.held.iter().filter(|record| of_kind(&record.op)) {
             if !shown.contains(&record.dot) && replaced_by(record.dot, &self.records).is_none() {
-                wrong.push(format!("{}: the {what} of {} is lost: nothing replaced it", self.fid, record.dot));
+                wrong
+                    .push(format!("{}: the {what} of {} is lost: nothing replaced it", self.fid, record.dot));
             }
         }
         for dot in shown {
@@ -146,8 +152,9 @@ impl Account<'_> {
         let latest = self.records.iter().filter(|record| sets(record).is_some()).max_by_key(rank)?;
         let held = self.held.iter().any(|record| record.dot == latest.dot);
         let mode = sets(&latest)? & 0o7777;
-        (held && head.mode() != mode)
-            .then(|| format!("{}: its mode is {:o}, and {} set {mode:o} last", self.fid, head.mode(), latest.dot))
+        (held && head.mode() != mode).then(|| {
+            format!("{}: its mode is {:o}, and {} set {mode:o} last", self.fid, head.mode(), latest.dot)
+        })
     }
 
     /// Whether a file has a name, for files that were never renamed or linked.
@@ -186,7 +193,9 @@ impl Account<'_> {
 /// Whether two records are one. Contents may have been uploaded again.
 fn is_same(one: &Record, other: &Record) -> bool {
     match (&one.op, &other.op) {
-        (Op::Store { fid, hash, .. }, Op::Store { fid: other, hash: bytes, .. }) => fid == other && hash == bytes,
+        (Op::Store { fid, hash, .. }, Op::Store { fid: other, hash: bytes, .. }) => {
+            fid == other && hash == bytes
+        }
         (one, other) => one == other,
     }
 }
@@ -233,7 +242,8 @@ mod tests {
     fn head(past: &[Dot], siblings: &[Dot]) -> Head {
         let mut head = Head::runt(FILE, Kind::File);
         head.past = past.iter().copied().collect();
-        let sibling = |dot: &Dot| Sibling { dot: *dot, length: 0, hash: [0; 32], mtime: 0, host: String::new() };
+        let sibling =
+            |dot: &Dot| Sibling { dot: *dot, length: 0, hash: [0; 32], mtime: 0, host: String::new() };
         head.siblings = siblings.iter().map(sibling).collect();
         head
     }

@@ -150,7 +150,10 @@ impl Model {
         let later = self.seen.range((client, 0)..(client + 1, 0)).filter(|(_, at)| **at < view.begun);
         let mut later = later.map(|((_, other), _)| *other).filter(|other| {
             let op = &self.operations[*other];
-            op.effects.get(name) == Some(&Value::Written(*other)) && *other != id && op.end().is_some() && op.begun >= end
+            op.effects.get(name) == Some(&Value::Written(*other))
+                && *other != id
+                && op.end().is_some()
+                && op.begun >= end
         });
         later.next()
     }

@@ -80,7 +80,8 @@ async fn run(seed: u64, climate: Climate, print: bool, dir: &Path) -> anyhow::Re
     };
     let parted = matches!(climate, Climate::Parted | Climate::Changing)
         || (climate == Climate::Any && storm && chance.permille(300));
-    let changing = climate == Climate::Changing || (climate == Climate::Any && parted && chance.permille(400));
+    let changing =
+        climate == Climate::Changing || (climate == Climate::Any && parted && chance.permille(400));
     let crowded = climate == Climate::Crowded || (climate == Climate::Any && !storm && chance.permille(250));
     let foul = !crowded && chance.permille(400);
     let strictness = match (storm, foul) {
@@ -345,7 +346,8 @@ fn lives(world: &World) -> Vec<&Server> {
     let latest = up.iter().map(|server| server.realm()).max_by_key(|realm| realm.config);
     let is_member = |server: &&&Server| {
         let volumes = server.volumes();
-        let mut known = latest.iter().flat_map(|realm| volumes.keys().map(|id| realm.replica_at(*id, server.id())));
+        let mut known =
+            latest.iter().flat_map(|realm| volumes.keys().map(|id| realm.replica_at(*id, server.id())));
         known.any(|member| member.is_some())
     };
     up.iter().filter(is_member).copied().collect()

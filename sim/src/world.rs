@@ -155,7 +155,8 @@ impl World {
             let store = world.new_dir("server");
             let now = world.fabric.now(0);
             setup::create(&store, id, &realm, &[], Durability::Process, now).context("a server's store")?;
-            let slot = ServerSlot { id, store: Arc::new(Mutex::new(store)), life: None, wrong_by: Arc::default() };
+            let slot =
+                ServerSlot { id, store: Arc::new(Mutex::new(store)), life: None, wrong_by: Arc::default() };
             world.servers.push(slot);
         }
         for client in 0..clients {
@@ -351,8 +352,14 @@ impl World {
     /// A server's disk fills up, or has room again.
     pub fn set_server_full(&self, at: usize, full: bool) {
         let slot = &self.servers[at];
-        let Some((process, server)) = slot.life.as_ref().filter(|(process, _)| process.is_alive()) else { return };
-        self.trace.say(format_args!("the disk of {} is {}", process.name, if full { "full" } else { "free" }));
+        let Some((process, server)) = slot.life.as_ref().filter(|(process, _)| process.is_alive()) else {
+            return;
+        };
+        self.trace.say(format_args!(
+            "the disk of {} is {}",
+            process.name,
+            if full { "full" } else { "free" }
+        ));
         for volume in server.volumes().values() {
             volume.store().set_full(full).expect("the simulator's own disk works");
         }
@@ -382,7 +389,8 @@ impl World {
     /// Clients that hold more contents than they may. (One file may be on its way into the cache, or be written.)
     pub fn over_budget(&self) -> Vec<String> {
         let limit = if self.small_caches { SMALL_CACHE } else { u64::MAX };
-        let lives = self.clients.iter().filter_map(|slot| Some((&slot.host, slot.life.as_ref()?.disk.used())));
+        let lives =
+            self.clients.iter().filter_map(|slot| Some((&slot.host, slot.life.as_ref()?.disk.used())));
         let over = lives.filter(|(_, used)| *used > limit.saturating_add(60_000));
         over.map(|(host, used)| format!("{host} holds {used} bytes of contents, and may {limit}")).collect()
     }
