@@ -412,8 +412,11 @@ async fn each_caller_has_a_port_of_its_own_and_is_heard_from_its_addresses_only(
     server.shutdown().await;
 
     let server = start(&[(Port::Admin, "192.0.2.0/24".parse().unwrap())]);
-    let at: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
-    Client::connect(&ca, "r", server.local_addr().port()).await;
-    assert!(badly(ask(&at[2])).contains(&at[2]), "nothing answers there");
+    let client = Client::connect(&ca, "r", server.local_addr().port()).await;
+    let unheard = Target { port: server.addresses()[2].port(), ..client.target.clone() };
+    let probe = wire::Request { body: Some(request::Body::Probe(wire::Probe {})), ..Default::default() };
+    let silence = Duration::from_millis(500);
+    let call = client.dialer.call(&unheard, probe, Bytes::new(), Priority::Foreground, silence).await;
+    assert!(call.is_err(), "nothing answers there: {call:?}");
     server.shutdown().await;
 }

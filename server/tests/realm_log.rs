@@ -402,7 +402,7 @@ fn walk(count: u8, seed: u64, lies: bool) -> (usize, u64) {
 #[test]
 fn in_no_order_of_events_is_an_acknowledged_change_lost_or_a_log_split() {
     let (mut changes, mut terms) = (0, 0);
-    for seed in 1..=150 {
+    for seed in 1..=400 {
         for count in [3, 4, 5] {
             let (acknowledged, term) = std::panic::catch_unwind(|| walk(count, seed, false))
                 .unwrap_or_else(|_| panic!("{count} servers, seed {seed}"));
@@ -415,7 +415,7 @@ fn in_no_order_of_events_is_an_acknowledged_change_lost_or_a_log_split() {
 
 #[test]
 fn operators_who_give_up_servers_that_live_lose_changes_but_never_the_one_log() {
-    for seed in 1..=100 {
+    for seed in 1..=300 {
         for count in [2, 3, 4] {
             std::panic::catch_unwind(|| walk(count, seed, true))
                 .unwrap_or_else(|_| panic!("{count} servers, seed {seed}"));

@@ -348,8 +348,12 @@ impl Server {
     }
 
     /// Asks every other server what it knows of the log. Each entry proves itself, whoever tells it.
+    /// An SCM that has just started tells them in its turn: somebody may have missed its last words.
     pub async fn refresh(&self) {
         let _ = self.survey().await;
+        if self.at_the_scm().is_ok() {
+            self.tell_until_all_know();
+        }
     }
 
     /// The same; answers which servers did, and the highest term that any has promised itself to.
