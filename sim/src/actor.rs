@@ -32,9 +32,6 @@ pub const DIRECTORIES: [&str; 2] = ["d0", "d1"];
 /// find one dead server.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// What an intent user does: see [`Actor::step`].
-const INTENT: [u64; 10] = [0, 40, 40, 60, 85, 85, 85, 93, 93, 93];
-
 /// What a world has noticed that must not be.
 #[derive(Clone, Default)]
 pub struct Verdicts(Arc<Mutex<Vec<String>>>);
@@ -84,8 +81,6 @@ pub struct Actor {
     pub crowded: bool,
     /// Copies of objects are forgotten. Where members miss updates, one may then be read again as it was before.
     pub forgetful: bool,
-    /// Its user changes one file over and over, in every way, and forgets it.
-    pub intent: bool,
     /// Names that only this client writes.
     pub private: Vec<String>,
     /// Whether its client has something in its log.
@@ -113,12 +108,8 @@ impl Actor {
 
     async fn step(&self) {
         let begun = self.trace.time();
-        let kind = if self.intent { *self.chance.pick(&INTENT) } else { self.chance.below(0..100) };
-        let name = match (self.crowded, self.intent) {
-            (true, _) => self.crowded_name(kind),
-            (_, true) => self.private[0].clone(),
-            _ => self.any_name(),
-        };
+        let kind = self.chance.below(0..100);
+        let name = if self.crowded { self.crowded_name(kind) } else { self.any_name() };
         let what = match kind {
             0..=34 => self.read(&name).await,
             35..=59 => self.write(&name).await,

@@ -97,7 +97,6 @@ async fn run(seed: u64, climate: Climate, print: bool, dir: &Path) -> anyhow::Re
     world.crowded = crowded;
     world.small_caches = storm && chance.permille(250);
     world.forgetful = !storm || parted || world.small_caches;
-    world.intent = parted && chance.permille(400);
     if parted {
         world.rpc_timeout = Duration::from_secs(3);
     }

@@ -105,8 +105,6 @@ pub struct World {
     pub small_caches: bool,
     /// Copies of objects are forgotten: by users, or because the cache is small.
     pub forgetful: bool,
-    /// Every user changes one file over and over.
-    pub intent: bool,
     /// A server silent on a call for so long is dead to a client.
     pub rpc_timeout: Duration,
     /// Nobody dies: not yet, or not any more.
@@ -141,7 +139,6 @@ impl World {
             crowded: false,
             small_caches: false,
             forgetful: false,
-            intent: false,
             rpc_timeout: RPC_TIMEOUT,
             peace: Arc::new(AtomicBool::new(true)),
             pasts: Mutex::default(),
@@ -317,7 +314,6 @@ impl World {
             strictness: self.strictness,
             crowded: self.crowded,
             forgetful: self.forgetful,
-            intent: self.intent,
             private: private(at),
             logs,
         });
