@@ -295,6 +295,8 @@ impl World {
         });
         let mut config =
             VenusConfig { host: slot.host.clone(), rpc_timeout: self.rpc_timeout, ..VenusConfig::default() };
+        // What is slow for a while is still waited for, where nobody may be behind.
+        config.adaptive = self.strictness == Strictness::Stormy;
         if self.small_caches {
             (config.cache_objects, config.cache_bytes) = (8, SMALL_CACHE);
         }

@@ -95,6 +95,23 @@ impl DiskContainers {
     }
 }
 
+/// The bytes of a container below `dir`, for whoever looks into a cache that nobody runs on.
+pub fn read(dir: &Path, name: u64) -> io::Result<Vec<u8>> {
+    fs::read(dir.join(format!("{:02x}", name % SHARDS)).join(name.to_string()))
+}
+
+/// The names of all containers below `dir`.
+pub fn names(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut names = Vec::new();
+    for shard in 0..SHARDS {
+        for entry in fs::read_dir(dir.join(format!("{shard:02x}")))? {
+            names.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
 fn number(name: u64) -> CString {
     CString::new(name.to_string()).expect("digits hold no NUL")
 }
@@ -184,13 +201,7 @@ impl Containers for DiskContainers {
     }
 
     fn list(&self) -> io::Result<Vec<u64>> {
-        let mut names = Vec::new();
-        for shard in 0..SHARDS {
-            for entry in fs::read_dir(self.dir.join(format!("{shard:02x}")))? {
-                names.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
-            }
-        }
-        Ok(names)
+        names(&self.dir)
     }
 
     fn spool(&self, name: u64, label: &str) -> io::Result<String> {

@@ -233,6 +233,14 @@ impl Cache {
         Ok((id, inverse))
     }
 
+    /// The same without a log record.
+    pub fn commit_folded(&self, change: Change) -> Result<Change> {
+        let mut ground = self.ground();
+        let inverse = change.inverse(&ground.store)?;
+        ground.commit(&change, &self.forgets)?;
+        Ok(inverse)
+    }
+
     /// Takes in what a server says of an object. A state that does not include the cached one changes
     /// nothing. Answers what the new state is to the cached one.
     pub fn learn(&self, id: ObjectId, status: Status) -> Result<Relation> {

@@ -46,6 +46,11 @@ impl Entry {
         }
     }
 
+    /// Whether it takes something away that others know of.
+    pub fn removes(&self) -> bool {
+        matches!(self.verb, "remove" | "rmdir")
+    }
+
     /// Whether it touches an object.
     pub fn touches(&self, fid: Fid) -> bool {
         self.touches.contains(&fid)

@@ -5,21 +5,35 @@
 //!  way      whether a new mutation asks the servers or goes to the log
 //!  chunk    which records travel in the next Apply
 //!  remedy   what to do about a record that is refused
-//!  rebase   what is left of a record when one before it is given up
+//!  cancel   which records a new one makes needless
+//!  guard    whether it would remove so much that somebody has to approve
+//!  link     whether the line is weak       mode    how people want it
+//!  fold     what is left of the log then, or when one is given up
 //! ```
 //!
 //! Records depend on each other where they touch the same object: a member applies a record only to what
 //! its author saw. So a record that has to wait holds back those that touch what it touches, and those
 //! that touch what these touch, and no others.
 
+mod cancel;
 mod chunk;
 mod entry;
-mod rebase;
+mod fold;
+mod guard;
+mod link;
+mod mode;
 mod remedy;
 mod way;
 
+pub use cancel::{Earlier, Plan, Step, cancel, subject};
 pub use chunk::{Chunk, Limits, chunk};
 pub use entry::Entry;
-pub use rebase::{follows, rebased};
+pub use fold::{Folded, Forgotten, fold, without};
+pub use guard::{FEW, Guard};
+pub use link::Link;
+pub use mode::{Mode, VolumeMode, volume_mode};
 pub use remedy::{Remedy, Why, pause, remedy};
 pub use way::{Facts, Manner, Way, way};
+
+#[cfg(test)]
+mod tests;

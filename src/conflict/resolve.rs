@@ -10,7 +10,7 @@ use super::{Choice, choice, versions::distinct};
 use crate::{
     cache::{self, Reserved},
     cml::Manner,
-    env::Container,
+    env::{Container, Priority},
     error::Error,
     ops::{Core, Result, Scratch, names::updated},
     reintegration::{Failure, Seen},
@@ -217,7 +217,7 @@ impl Core {
             let mut handle = [0; 16];
             handle[..8].copy_from_slice(&self.env.random().to_le_bytes());
             handle[8..].copy_from_slice(&self.env.random().to_le_bytes());
-            self.upload(id, directory, &*source.container, what, handle).await?;
+            self.upload(id, directory, &*source.container, what, handle, Priority::Foreground).await?;
             return Ok(Contents::Uploaded(handle));
         }
         let mut bytes = vec![0; source.length as usize];

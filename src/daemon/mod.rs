@@ -5,6 +5,7 @@ mod ending;
 mod forget;
 mod log;
 mod running;
+pub mod salvage;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ pub fn main() -> ExitCode {
             Ok(options) => block_on(demo::run(options)),
             Err(error) => error.exit(),
         },
+        Some("salvage") => salvage_words(&words),
         Some("demo-server") => demo_server(&words),
         _ => venus(words),
     };
@@ -46,6 +48,16 @@ fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Res
     // What still waits for a server is not worth waiting for.
     runtime.shutdown_timeout(std::time::Duration::from_millis(300));
     result
+}
+
+fn salvage_words(words: &[String]) -> anyhow::Result<ExitCode> {
+    let [_, cachedir, to] = words else { anyhow::bail!("Usage: venus salvage CACHEDIR DIR") };
+    let found = salvage::salvage(cachedir.as_ref(), to.as_ref())?;
+    println!(
+        "{} files that no server has are in {to}, {} of them damaged; {} other changes are listed in {to}/changes",
+        found.files, found.damaged, found.others
+    );
+    Ok(if found.damaged == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn demo_server(words: &[String]) -> anyhow::Result<ExitCode> {

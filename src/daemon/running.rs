@@ -99,6 +99,8 @@ fn settings(config: &Config) -> VenusConfig {
         rpc_timeout: config.rpc_timeout,
         mountpoint: config.mountpoint.display().to_string(),
         conflict_view: config.conflict_view,
+        checkpoints: config.cachedir.join("checkpoints"),
+        ..VenusConfig::default()
     }
 }
 

@@ -421,7 +421,10 @@ impl Core {
             handle[..8].copy_from_slice(&self.env.random().to_le_bytes());
             handle[8..].copy_from_slice(&self.env.random().to_le_bytes());
             let what = (reading.length, reading.hash);
-            match self.upload(id, view.row.status.parent, &*file.container, what, handle).await {
+            match self
+                .upload(id, view.row.status.parent, &*file.container, what, handle, Priority::Foreground)
+                .await
+            {
                 Err(Failure::Away) => {}
                 brought => return brought.map(|()| handle),
             }
@@ -438,6 +441,7 @@ impl Core {
         container: &dyn Container,
         (length, hash): (u64, [u8; 32]),
         handle: [u8; 16],
+        priority: Priority,
     ) -> std::result::Result<(), Failure> {
         let (realm, group) = self.group(id).await.map_err(|error| match super::is_disconnected(&error) {
             true => Failure::Away,
@@ -465,8 +469,9 @@ impl Core {
                     hash: hash.to_vec().into(),
                     zeros,
                 });
-                let asked =
-                    self.peers.ask_one(&realm, *server, body, piece.into(), Priority::Foreground).await;
+                let (bytes, began) = (piece.len() as u64, tokio::time::Instant::now());
+                let asked = self.peers.ask_one(&realm, *server, body, piece.into(), priority).await;
+                self.note_transfer(id, bytes, began.elapsed());
                 match asked {
                     Ok(answer) => match answer.response.body {
                         Some(wire::response::Body::Uploaded(up)) if up.complete => return Ok(()),

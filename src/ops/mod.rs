@@ -46,7 +46,7 @@ use crate::{
     error::Error,
     events::Events,
     hoard::Hoard,
-    reintegration::Outbox,
+    reintegration::{Outbox, Settings},
     replica::{AskError, Group, Peers, VolumeKey},
     venus::face::{Attr, Caller, NodeKind, ObjectId},
 };
@@ -64,6 +64,7 @@ pub struct Core {
     pub(crate) events: Arc<Events>,
     /// This machine's name, for people.
     pub(crate) host: String,
+    pub(crate) settings: Settings,
     me: Weak<Core>,
     realms: Mutex<Realms>,
     pub(crate) outboxes: Mutex<HashMap<(u32, VolumeId), Arc<Outbox>>>,
@@ -123,6 +124,7 @@ impl Core {
         events: Arc<Events>,
         host: &str,
         conflict_view: ConflictView,
+        settings: Settings,
     ) -> Result<Arc<Core>> {
         let expanded = cache.store(|store| view::expanded(store))?;
         let mut realms = Realms::default();
@@ -136,6 +138,7 @@ impl Core {
             peers,
             events,
             host: host_name(host),
+            settings,
             me: me.clone(),
             realms: Mutex::new(realms),
             outboxes: Mutex::default(),

@@ -81,6 +81,16 @@ impl Writer {
         touched.iter().map(|fid| (*fid, self.own.insert(*fid, dot.seq))).collect()
     }
 
+    /// An update of an object never was; the one before it, if any, is the last.
+    pub fn unwrite(&mut self, fid: Fid, author: Author, seq: u64, before: u64) {
+        if self.author == Some(author) && self.own.get(&fid) == Some(&seq) {
+            match before {
+                0 => self.own.remove(&fid),
+                before => self.own.insert(fid, before),
+            };
+        }
+    }
+
     /// It did not update them after all.
     pub fn unwrote(&mut self, dot: Dot, before: &Before) {
         if self.author != Some(dot.author) {

@@ -9,6 +9,7 @@ use futures::{StreamExt, stream};
 use super::{Failure, Outbox, pump::Sending};
 use crate::{
     cache::{self, View},
+    env::Priority,
     ops::{Core, Result, Scratch, locked},
     store::{Change, Edit},
     venus::face::ObjectId,
@@ -31,7 +32,8 @@ impl Core {
             let container = self.cache.containers.open(job.container);
             let container = container.map_err(|error| (job.index, cache::io(job.id.fid, error).into()))?;
             let what = (job.length, job.hash);
-            let brought = self.upload(job.id, job.directory, &*container, what, job.handle).await;
+            let brought =
+                self.upload(job.id, job.directory, &*container, what, job.handle, Priority::Background).await;
             brought.map_err(|failure| (job.index, failure))?;
             Ok((job.index, job.handle))
         }))

@@ -110,7 +110,7 @@ impl Core {
         let pending = {
             let mut state = locked(&outbox.state);
             state.held.remove(&sending.log);
-            state.queue.remove(&sending.log)
+            state.remove(sending.log)
         };
         let Some(pending) = pending else { return };
         let touched = pending.entry.touches.iter().map(|fid| outbox.object(*fid));

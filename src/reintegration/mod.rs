@@ -22,21 +22,30 @@
 //!  submit    a mutation begins       author    who writes it         undo    it did not come about
 //!  pump      what waits is sent      contents  those of Stores       done    members hold it
 //!  verdict   what answers mean       refused   it waits, or is given up
-//!  restart   what an earlier run left
+//!  modes     as people and the line want       report  what is pending, and why
+//!  purge     given up by hand, or kept elsewhere
+//!  restart   what an earlier run left          optimise  needless ones leave the log
 //! ```
 
 mod author;
 mod contents;
 mod done;
+mod modes;
+mod optimise;
 mod pump;
+mod purge;
 mod refused;
+mod report;
 mod restart;
 mod submit;
 mod undo;
 mod verdict;
 
+pub use purge::{Checkpoint, Kept, KeptAs};
+pub use report::{Line, VolumeReport};
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex},
 };
 
@@ -45,7 +54,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     cache::Held,
-    cml::{Entry, Why},
+    cml::{Entry, Guard, Link, Mode, Why},
     error::Error,
     ops::{Core, locked},
     store::Change,
@@ -64,6 +73,10 @@ struct State {
     writer: author::Writer,
     /// By place in the log.
     queue: BTreeMap<u64, Pending>,
+    /// Which of them touch an object.
+    by_object: HashMap<Fid, BTreeSet<u64>>,
+    /// Those that ask.
+    asking: usize,
     /// Those that are being sent.
     flying: BTreeSet<u64>,
     /// The next Apply carries so many at most, since one behind them is refused.
@@ -77,6 +90,15 @@ struct State {
     /// Listings in which something shows that was given up.
     tainted: BTreeSet<Fid>,
     running: bool,
+    /// Records up to this place are sent, however young they are.
+    forced: u64,
+    /// The log would remove much, and removals behind this place have not been approved.
+    guarded: bool,
+    approved: u64,
+    mode: Mode,
+    link: Link,
+    /// Bytes of contents in the log.
+    contents: u64,
     /// The next time at which somebody looks again.
     alarm: Option<Instant>,
 }
@@ -102,6 +124,21 @@ struct Pending {
     /// Somebody may hold it, although nobody said so.
     maybe: bool,
     waiting: Option<Box<Waiting>>,
+    /// When it was made, or this run began.
+    since: Instant,
+}
+
+/// How the log is to be kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Records of one volume, at most.
+    pub records: u64,
+    /// Bytes of contents, of one volume, at most.
+    pub bytes: u64,
+    /// How much may be removed unasked.
+    pub guard: Guard,
+    /// Volumes become write-disconnected by themselves where the line is weak.
+    pub adaptive: bool,
 }
 
 /// The caller of a mutation.
@@ -204,16 +241,42 @@ impl Outbox {
 }
 
 impl State {
-    /// Records whose callers wait for what the servers say.
-    fn asking(&self) -> usize {
-        self.queue.values().filter(|pending| !pending.logged).count()
+    /// A record more.
+    fn insert(&mut self, pending: Pending) {
+        let log = pending.entry.log;
+        self.asking += usize::from(!pending.logged);
+        self.contents += pending.entry.contents;
+        for fid in &pending.entry.touches {
+            self.by_object.entry(*fid).or_default().insert(log);
+        }
+        self.queue.insert(log, pending);
+    }
+
+    /// A record less.
+    fn remove(&mut self, log: u64) -> Option<Pending> {
+        let pending = self.queue.remove(&log)?;
+        self.asking -= usize::from(!pending.logged);
+        self.contents -= pending.entry.contents;
+        for fid in &pending.entry.touches {
+            if let Some(logs) = self.by_object.get_mut(fid) {
+                logs.remove(&log);
+                if logs.is_empty() {
+                    self.by_object.remove(fid);
+                }
+            }
+        }
+        Some(pending)
     }
 }
 
 impl Core {
     fn outbox(&self, realm: u32, volume: VolumeId) -> Arc<Outbox> {
-        let make = || Arc::new(Outbox { realm, volume, state: Mutex::default() });
-        locked(&self.outboxes).entry((realm, volume)).or_insert_with(make).clone()
+        if let Some(outbox) = locked(&self.outboxes).get(&(realm, volume)) {
+            return outbox.clone();
+        }
+        let outbox = Outbox { realm, volume, state: Mutex::default() };
+        locked(&outbox.state).mode = self.kept_mode(&outbox);
+        locked(&self.outboxes).entry((realm, volume)).or_insert(Arc::new(outbox)).clone()
     }
 
     /// How many mutations are not done.
@@ -226,7 +289,6 @@ impl Core {
     pub fn pending(&self, realm: u32, volume: VolumeId) -> (u64, u64) {
         let Some(outbox) = locked(&self.outboxes).get(&(realm, volume)).cloned() else { return (0, 0) };
         let state = locked(&outbox.state);
-        let add = |(count, sum), pending: &Pending| (count + 1, sum + pending.entry.contents);
-        state.queue.values().fold((0, 0), add)
+        (state.queue.len() as u64, state.contents)
     }
 }

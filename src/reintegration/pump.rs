@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cache::validity::Mark,
-    cml::{Limits, Remedy, Why, chunk, pause, remedy},
+    cml::{Entry, Limits, Remedy, Why, chunk, pause, remedy},
     ops::{Core, is_disconnected, locked},
     replica::Group,
     store::{Change, Edit},
@@ -85,13 +85,23 @@ impl Core {
     fn next_batch(&self, outbox: &Arc<Outbox>) -> Option<Vec<Sending>> {
         let mut state = locked(&outbox.state);
         let now = Instant::now();
-        let limits = Limits { records: state.limit.take().unwrap_or(LIMITS.records), ..LIMITS };
-        let is_held = |log: u64| state.held.get(&log).is_some_and(|hold| hold.until > now);
+        self.guard(outbox, &mut state);
+        let limits = Limits {
+            records: state.limit.take().unwrap_or(LIMITS.records),
+            contents: state.mode.chunk_bytes(state.link.bandwidth()).unwrap_or(LIMITS.contents),
+            ..LIMITS
+        };
+        let is_held = |entry: &Entry| {
+            let pending = &state.queue[&entry.log];
+            state.held.get(&entry.log).is_some_and(|hold| hold.until > now)
+                || (pending.logged && !state.is_ripe(pending, now))
+                || state.needs_approval(entry)
+        };
         let chosen = match state.away_until.is_some_and(|until| until > now) {
             true => Default::default(),
             false => {
                 let entries = state.queue.values().map(|pending| &pending.entry);
-                chunk(entries, |entry| is_held(entry.log), limits)
+                chunk(entries, is_held, limits)
             }
         };
         let mut batch = Vec::with_capacity(chosen.records.len());
@@ -148,6 +158,11 @@ impl Core {
                     return End::Later;
                 }
             };
+            if self.settings.adaptive
+                && let Some(took) = self.peers.round_trip(&realm, &group)
+            {
+                self.answered(outbox, took);
+            }
             if !std::mem::replace(&mut uploaded, true)
                 && let Err((index, failure)) = self.upload_all(outbox, batch).await
             {
@@ -244,7 +259,13 @@ impl Core {
     fn set_alarm(&self, outbox: &Arc<Outbox>, state: &mut State) {
         let next = match state.away_until {
             Some(until) => Some(until).filter(|_| !state.queue.is_empty()),
-            None => state.held.values().map(|hold| hold.until).min(),
+            None => {
+                let held = state.held.values().map(|hold| hold.until);
+                let now = Instant::now();
+                let ripe = state.queue.values().find(|pending| !state.is_ripe(pending, now));
+                let ripe = ripe.map(|pending| pending.since + Duration::from_secs(state.mode.age));
+                held.chain(ripe).min()
+            }
         };
         let Some(next) = next else { return };
         if state.alarm.is_some_and(|alarm| alarm <= next && alarm > Instant::now()) {
@@ -283,12 +304,16 @@ impl Core {
     pub(crate) fn drain(&self, realm: Option<u32>) {
         let outboxes: Vec<_> = locked(&self.outboxes).values().cloned().collect();
         for outbox in outboxes.iter().filter(|outbox| realm.is_none_or(|realm| outbox.realm == realm)) {
-            let mut state = locked(&outbox.state);
-            state.away_until = None;
-            state.held.values_mut().for_each(|hold| hold.until = Instant::now());
-            if !state.queue.is_empty() {
-                self.run(outbox, &mut state);
-            }
+            self.nudge(outbox, &mut locked(&outbox.state));
+        }
+    }
+
+    /// Sends what waits for its time now.
+    pub(super) fn nudge(&self, outbox: &Arc<Outbox>, state: &mut State) {
+        state.away_until = None;
+        state.held.values_mut().for_each(|hold| hold.until = Instant::now());
+        if !state.queue.is_empty() {
+            self.run(outbox, state);
         }
     }
 

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use coda_proto::{Code, Op, Record, Refusal};
+use coda_proto::{Code, Op, Refusal};
 use tokio::time::Instant;
 
 use super::{Hold, Outbox, pump::Sending};
 use crate::{
-    cml::{Remedy, Why, follows, pause, rebased, remedy},
+    cml::{Remedy, Why, pause, remedy, without},
     env::Priority,
     ops::{Core, locked, path::text},
-    store::{Change, Edit, LogRow, Row},
+    store::{Change, Edit, Row},
     venus::face::ObjectId,
 };
 
@@ -79,21 +79,21 @@ impl Core {
         tracing::warn!(dot = %record.dot, verb, %refusal, "given up");
         self.say("conflict", format!("{verb} was refused: {}", refusal.detail));
         let mut state = locked(&outbox.state);
-        let Some(pending) = state.queue.get(&sending.log) else { return };
-        let mut change = Change::of(Edit::Unlog(sending.log));
-        let later: Vec<u64> = (state.queue.values())
-            .filter(|other| follows(&pending.entry, &other.entry))
-            .map(|other| other.entry.log)
-            .collect();
-        for log in &later {
-            match self.cache.store(|store| store.logged(*log)) {
-                Ok(Some(row)) => {
-                    let rest = rebased(record, &row.record);
-                    change.edits.extend(rest.map(|record| Edit::Log(LogRow { record, ..row })));
-                }
-                Ok(None) => {}
-                Err(error) => tracing::error!(%error, log, "a record of the log cannot be read"),
+        let touched = record.op.touches();
+        let behind: Vec<u64> = touched.iter().flat_map(|fid| state.behind(*fid, sending.log)).collect();
+        let folded =
+            without(sending.log, record, |log| self.record_of(log), |fid, log| state.behind(fid, log));
+        let folded = match folded {
+            Ok(folded) => folded,
+            Err(error) => {
+                tracing::error!(%error, "a refused record stays in the log");
+                return;
             }
+        };
+        let mut change = Change::default();
+        if let Err(error) = self.put_folded(outbox, &folded, &mut change) {
+            tracing::error!(%error, "a refused record stays in the log");
+            return;
         }
         if let Op::Store { fid, .. } = record.op {
             let superseded = state.queue.values().any(|other| {
@@ -103,16 +103,16 @@ impl Core {
                 self.set_contents_aside(outbox.object(fid), sending);
             }
         }
-        for fid in record.op.touches() {
+        for fid in touched {
             let id = outbox.object(fid);
-            if later.iter().any(|log| state.queue[log].entry.touches(fid)) {
+            if behind.iter().any(|log| state.queue[log].entry.touches(fid)) {
                 state.tainted.insert(fid);
                 continue;
             }
             let open = self.cache.view(id).ok().flatten().is_some_and(|view| view.open.is_some());
             match (fid.is_directory(), open) {
                 // What is below it stays reachable; its listing is fetched again.
-                (true, _) | (_, true) => self.forget_listing(id, record, &mut change),
+                (true, _) | (_, true) => self.forget_listing(id, &mut change),
                 (false, false) => change.push(Edit::Drop(id)),
             }
         }
@@ -120,30 +120,28 @@ impl Core {
             tracing::error!(%error, "a refused record stays in the log");
             return;
         }
-        let later_waiting = later.into_iter().filter_map(|log| {
-            let pending = state.queue.get_mut(&log)?;
-            let waiting = pending.waiting.take()?;
-            Some((waiting, pending.entry.dot))
-        });
-        let answers: Vec<_> = later_waiting.collect();
+        state.writer.forget(&folded.forgotten);
         drop(state);
-        for (waiting, dot) in answers {
-            let _ = waiting.reply.send(Ok(dot));
-        }
         let touched = record.op.touches();
-        let gone = Sending { record: record.clone(), ..*sending };
-        self.off(outbox, gone);
+        self.off(outbox, Sending { record: record.clone(), ..*sending });
         for fid in touched {
             let _ = self.cache.demote(outbox.object(fid));
         }
     }
 
-    /// A row without what a given-up record did: it is learnt again, whatever it included.
-    fn forget_listing(&self, id: ObjectId, record: &Record, change: &mut Change) {
-        if let Ok(Some(view)) = self.cache.view(id) {
-            let mut row = Row { complete: false, ..(*view.row).clone() };
-            row.status.past = record.base(id.fid);
-            change.push(Edit::Put(id, Arc::new(row)));
+    /// The listing that a given-up record changed is learnt again.
+    fn forget_listing(&self, id: ObjectId, change: &mut Change) {
+        let put = change.edits.iter_mut().rev().find_map(|edit| match edit {
+            Edit::Put(put, row) if *put == id => Some(row),
+            _ => None,
+        });
+        match put {
+            Some(row) => Arc::make_mut(row).complete = false,
+            None => {
+                if let Ok(Some(view)) = self.cache.view(id) {
+                    change.push(Edit::Put(id, Arc::new(Row { complete: false, ..(*view.row).clone() })));
+                }
+            }
         }
     }
 

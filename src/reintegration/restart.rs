@@ -11,7 +11,7 @@ impl Core {
     /// Takes up what an earlier run left in the log.
     pub(crate) fn take_up(&self) -> Result<()> {
         let rows = self.cache.store(|store| store.log())?;
-        let left = rows.len();
+        let (left, since) = (rows.len(), tokio::time::Instant::now());
         for row in rows {
             let touched = row.record.op.touches();
             let outbox = self.outbox(row.realm, touched[0].volume);
@@ -19,8 +19,9 @@ impl Core {
             self.cache.note_unsent(touched.into_iter().map(|fid| ObjectId { realm, fid }));
             let entry = Entry::new(row.id, &row.record, row.container.is_none());
             // What was sent may have arrived.
-            let pending = Pending { entry, logged: true, sent: row.sent, maybe: row.sent, waiting: None };
-            locked(&outbox.state).queue.insert(row.id, pending);
+            let pending =
+                Pending { entry, logged: true, sent: row.sent, maybe: row.sent, waiting: None, since };
+            locked(&outbox.state).insert(pending);
         }
         if left > 0 {
             tracing::info!(left, "records of an earlier run are in the log");

@@ -117,6 +117,10 @@ impl Core {
                 return Err(Failure::Here(Error::Busy(what.into())));
             }
         };
+        if logged.is_some() && state.queue.len() as u64 >= self.settings.records {
+            let what = "the log of changes that are not sent yet";
+            return Err(Failure::Here(Error::NoSpace(what.into())));
+        }
         let (author, is_new) = state.writer.author(&bases, || self.drawn());
         let dot = state.writer.next(author);
         let count = state.writer.count();
@@ -132,7 +136,7 @@ impl Core {
         if op.creates().is_some() {
             state.writer.made();
         }
-        let record = Record {
+        let mut record = Record {
             dot: stamp.dot,
             lamport: stamp.lamport,
             time: stamp.time,
@@ -144,7 +148,36 @@ impl Core {
         if is_new {
             change.push(Edit::Author(author.0, outbox.realm, outbox.volume.0));
         }
+        if let Op::Store { length, .. } = &record.op
+            && logged.is_some()
+            && state.contents + length > self.settings.bytes
+        {
+            if is_new {
+                // An author is noted with its first record, or never used.
+                state.writer = Default::default();
+            }
+            let what = "the log of changes that are not sent yet";
+            return Err(Failure::Here(Error::NoSpace(what.into())));
+        }
         let exclusive = manner == Manner::Exclusive;
+        let touched = record.op.touches();
+        let saved = match logged {
+            Some(_) => {
+                let saved = self.optimise(outbox, &state, &record, &mut change)?;
+                let Some(left) = saved.left().cloned() else {
+                    // It takes back what nobody else has heard of: nothing is left to be told.
+                    let before = state.writer.wrote(&touched, stamp.dot);
+                    drop(before);
+                    let undo = self.cache.commit_folded(change)?;
+                    self.note_folded(outbox, &mut state, &saved);
+                    self.discard_replaced(&undo);
+                    return Ok(Answer::Now(dot));
+                };
+                record = left;
+                Some(saved)
+            }
+            None => None,
+        };
         let row = LogRow {
             id: 0,
             realm: outbox.realm,
@@ -155,8 +188,11 @@ impl Core {
             sent: logged.is_none(),
         };
         let (log, undo) = self.cache.commit_undoable(change, move |id| Edit::Log(LogRow { id, ..row }))?;
-        let touched = record.op.touches();
         let before = state.writer.wrote(&touched, stamp.dot);
+        let touched = record.op.touches();
+        if let Some(saved) = &saved {
+            self.note_folded(outbox, &mut state, saved);
+        }
         let inline = matches!(&record.op, Op::Store { contents: Contents::Inline(_), .. });
         let mut pending = Pending {
             entry: Entry::new(log, &record, inline),
@@ -164,6 +200,7 @@ impl Core {
             sent: logged.is_none(),
             maybe: false,
             waiting: None,
+            since: tokio::time::Instant::now(),
         };
         let ids = touched.iter().map(|fid| outbox.object(*fid));
         match logged {
@@ -185,7 +222,7 @@ impl Core {
                 Answer::Later(answer)
             }
         };
-        state.queue.insert(log, pending);
+        state.insert(pending);
         if reachable {
             self.run(outbox, &mut state);
         }
@@ -210,8 +247,13 @@ enum Answer {
 }
 
 fn facts(state: &State, reachable: bool) -> Facts {
-    let asking = state.asking();
-    Facts { asking, logged: state.queue.len() - asking, reachable, write_disconnected: false, strong: false }
+    Facts {
+        asking: state.asking,
+        logged: state.queue.len() - state.asking,
+        reachable,
+        write_disconnected: state.logs(),
+        strong: state.mode.strong,
+    }
 }
 
 /// The directories whose names an operation changes.

@@ -36,7 +36,7 @@ impl Core {
         }
         let mut undone = Vec::new();
         for log in doomed.into_iter().rev() {
-            let Some(pending) = state.queue.remove(&log) else { continue };
+            let Some(pending) = state.remove(log) else { continue };
             self.undo(outbox, state, &pending);
             let failure = if logs.contains(&log) { failure.clone() } else { Failure::Again };
             undone.push((pending, failure));
@@ -77,6 +77,7 @@ impl Core {
             state.queue.iter().filter(|(_, p)| connected(p)).map(|(log, _)| *log).collect();
         let undone = self.undo_all(outbox, &mut state, &never, &Failure::Away);
         let mut answers = Vec::new();
+        state.asking = 0;
         for pending in state.queue.values_mut() {
             if !pending.logged {
                 pending.logged = true;

@@ -181,6 +181,12 @@ impl Peers {
         told
     }
 
+    /// How long the slowest of the members that are not dead takes to answer, as far as is known.
+    pub fn round_trip(&self, realm: &str, group: &Group) -> Option<std::time::Duration> {
+        let servers = self.callable(realm, group.members.iter().collect());
+        servers.iter().filter_map(|server| server.signs().0).max()
+    }
+
     /// Members that are not dead, in slot order.
     pub fn live(&self, realm: &str, group: &Group) -> Vec<ServerId> {
         self.callable(realm, group.members.iter().collect()).iter().map(|server| server.id).collect()

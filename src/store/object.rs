@@ -263,6 +263,16 @@ impl Store {
         .collect()
     }
 
+    /// How many objects of a volume are cached.
+    pub fn count(&self, realm: u32, volume: VolumeId) -> Result<u64> {
+        let (first, last) = fid::volume_keys(realm, volume);
+        self.db
+            .prepare_cached("SELECT count(*) FROM object WHERE id BETWEEN ? AND ?")
+            .and_then(|mut ask| ask.query_row([&first[..], &last[..]], |row| row.get::<_, i64>(0)))
+            .map(|count| count as u64)
+            .map_err(broken)
+    }
+
     /// Volumes of which something is cached.
     pub fn volumes(&self) -> Result<Vec<(u32, VolumeId)>> {
         let mut ask = self

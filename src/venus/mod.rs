@@ -17,11 +17,13 @@ use tokio::sync::mpsc;
 
 use crate::{
     cache::{Cache, Limits},
+    cml::Guard,
     config::ConflictView,
     env::{Containers, Env},
     error::Error,
     events::Events,
     ops::Core,
+    reintegration::Settings,
     replica::{Known, PeerEvent, Peers, PeersConfig},
     store::Store,
 };
@@ -53,6 +55,16 @@ pub struct VenusConfig {
     pub mountpoint: String,
     /// How files in conflict show.
     pub conflict_view: ConflictView,
+    /// Where checkpoints of the log go unless somebody says otherwise.
+    pub checkpoints: PathBuf,
+    /// Changes of one volume that may wait to be sent.
+    pub log_records: u64,
+    /// Per cent of the cache's bytes that such changes may take.
+    pub log_percent: u64,
+    /// How much a log may remove from a volume before somebody has to approve of it.
+    pub guard: Guard,
+    /// Volumes become write-disconnected by themselves where the line is weak.
+    pub adaptive: bool,
 }
 
 impl Default for VenusConfig {
@@ -65,6 +77,11 @@ impl Default for VenusConfig {
             rpc_timeout: Duration::from_secs(15),
             mountpoint: "/coda".into(),
             conflict_view: ConflictView::default(),
+            checkpoints: "/var/lib/coda/checkpoints".into(),
+            log_records: 500_000,
+            log_percent: 80,
+            guard: Guard::default(),
+            adaptive: true,
         }
     }
 }
@@ -105,6 +122,12 @@ impl Venus {
             ..PeersConfig::new(instance)
         };
         let peers = Peers::new(env.clone(), peers_config, known, told);
+        let settings = Settings {
+            records: config.log_records,
+            bytes: config.cache_bytes / 100 * config.log_percent,
+            guard: config.guard,
+            adaptive: config.adaptive,
+        };
         let core = Core::new(
             env.clone(),
             cache,
@@ -112,6 +135,7 @@ impl Venus {
             Arc::new(Events::default()),
             &config.host,
             config.conflict_view,
+            settings,
         )?;
         core.resume()?;
         core.keep_hoarding()?;

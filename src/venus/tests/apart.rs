@@ -102,11 +102,10 @@ async fn a_name_made_apart_at_both_sides_shows_twice() {
     let world = World::new(2);
     let (a, b) = (world.client("a"), world.client("b"));
     a.ls("").await.unwrap();
-    away(&world, 2);
+    a.venus.peers().disconnect(&[]);
     a.write("same", "of a").await.unwrap();
-    back(&world, 2);
-    // The other is first: it does not wait until somebody is probed.
     b.write("same", "of b").await.unwrap();
+    a.venus.peers().reconnect(&[]);
     settled(&a).await;
     let shown = a.ls("").await.unwrap();
     assert_eq!(shown.len(), 3, "{shown:?}");
@@ -204,13 +203,10 @@ async fn a_change_of_what_was_removed_elsewhere_is_given_up_and_its_contents_are
         a.write(name, "old").await.unwrap();
     }
     b.ls("").await.unwrap();
-    away(&world, 1);
+    a.venus.peers().disconnect(&[]);
     a.chmod("f", 0o600).await.unwrap();
     a.chmod("g", 0o600).await.unwrap();
     a.write("g", "new").await.unwrap();
-    // The other removes both before any of that arrives.
-    a.venus.peers().disconnect(&[]);
-    back(&world, 1);
     b.unlink("f").await.unwrap();
     b.unlink("g").await.unwrap();
     a.venus.peers().reconnect(&[]);

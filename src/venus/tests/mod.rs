@@ -7,6 +7,8 @@ mod failures;
 mod files;
 mod groups;
 mod hoard;
+mod log;
+mod salvage;
 mod seals;
 mod stalls;
 mod world;

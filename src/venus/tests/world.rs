@@ -168,8 +168,15 @@ impl World {
 impl World {
     /// The cache manager that starts from the disk of `client` as it is now, as after a kill -9.
     pub fn crashed(self: &Arc<World>, client: &Client, name: &str) -> Client {
-        copy(&client.dir, &self.dir.path().join(name));
+        self.crashed_dir(client, name);
         self.client(name)
+    }
+
+    /// The disk of `client` as it is now.
+    pub fn crashed_dir(&self, client: &Client, name: &str) -> PathBuf {
+        let dir = self.dir.path().join(name);
+        copy(&client.dir, &dir);
+        dir
     }
 }
 
@@ -193,7 +200,7 @@ fn random(world: &World) -> u64 {
 }
 
 #[allow(clippy::disallowed_methods, reason = "an arbitrary but growing time for files")]
-fn now() -> i64 {
+pub fn now() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64
 }
 

@@ -1,0 +1,125 @@
+//! How volumes are to be treated: set by people, kept, and found out from the line.
+
+use std::{sync::Arc, time::Duration};
+
+use coda_proto::VolumeId;
+use tokio::time::Instant;
+
+use super::{Outbox, Pending, State};
+use crate::{
+    cml::{Entry, FEW, Mode},
+    ops::{Core, Result, locked},
+    venus::face::ObjectId,
+};
+
+impl State {
+    /// Whether mutations are logged, whoever can be reached.
+    pub fn logs(&self) -> bool {
+        self.mode.write_disconnected || (self.link.is_weak() && !self.mode.strong)
+    }
+
+    /// Whether a record has been in the log for long enough.
+    pub fn is_ripe(&self, pending: &Pending, now: Instant) -> bool {
+        pending.entry.log <= self.forced || self.mode.is_ripe(now.saturating_duration_since(pending.since))
+    }
+
+    /// Whether somebody has to approve of a record first.
+    pub fn needs_approval(&self, entry: &Entry) -> bool {
+        self.guarded && entry.removes() && entry.log > self.approved
+    }
+}
+
+impl Core {
+    fn kept_as(outbox: &Outbox) -> String {
+        format!("mode/{}/{}", outbox.realm, outbox.volume)
+    }
+
+    /// How a volume is to be treated.
+    pub fn mode(&self, realm: u32, volume: VolumeId) -> Mode {
+        locked(&self.outbox(realm, volume).state).mode
+    }
+
+    /// What was set in an earlier run.
+    pub(super) fn kept_mode(&self, outbox: &Outbox) -> Mode {
+        let kept = self.cache.store(|store| store.kept(&Core::kept_as(outbox))).ok().flatten();
+        kept.and_then(|kept| serde_json::from_slice(&kept).ok()).unwrap_or_default()
+    }
+
+    /// Sets it.
+    pub fn set_mode(&self, realm: u32, volume: VolumeId, set: impl FnOnce(&mut Mode)) -> Result<()> {
+        let outbox = self.outbox(realm, volume);
+        let mut state = locked(&outbox.state);
+        let mut mode = state.mode;
+        set(&mut mode);
+        let kept = serde_json::to_vec(&mode)
+            .map_err(|error| crate::error::Error::Io("a volume's mode".into(), error.to_string()))?;
+        self.cache.store(|store| store.keep(&Core::kept_as(&outbox), &kept))?;
+        state.mode = mode;
+        if !state.queue.is_empty() {
+            self.run(&outbox, &mut state);
+        }
+        Ok(())
+    }
+
+    /// Sends what is in a volume's log now, however young it is.
+    pub fn force(&self, realm: u32, volume: VolumeId) {
+        let outbox = self.outbox(realm, volume);
+        let mut state = locked(&outbox.state);
+        state.forced = state.queue.keys().next_back().copied().unwrap_or(0);
+        self.nudge(&outbox, &mut state);
+    }
+
+    /// What waits for approval may go. Answers how many records that are.
+    pub fn approve(&self, realm: u32, volume: VolumeId) -> u64 {
+        let outbox = self.outbox(realm, volume);
+        let mut state = locked(&outbox.state);
+        let approved = state.queue.values().filter(|pending| state.needs_approval(&pending.entry)).count();
+        state.approved = state.queue.keys().next_back().copied().unwrap_or(0);
+        state.guarded = false;
+        self.nudge(&outbox, &mut state);
+        approved as u64
+    }
+
+    /// Looks whether what is in the log would remove too much.
+    pub(super) fn guard(&self, outbox: &Arc<Outbox>, state: &mut State) {
+        let (approved, before) = (state.approved, state.guarded);
+        let removes =
+            state.queue.values().filter(|p| p.entry.removes() && p.entry.log > approved).count() as u64;
+        let objects = match removes > FEW {
+            true => self.cache.store(|store| store.count(outbox.realm, outbox.volume)).unwrap_or(0),
+            false => 0,
+        };
+        state.guarded = self.settings.guard.objects_to(removes, objects);
+        if state.guarded && !before {
+            self.say(
+                "reintegration",
+                format!("{removes} names would be removed: look at `cfs pending`, then `cfs approve`"),
+            );
+        }
+    }
+
+    /// A transfer to the servers of an object's volume ended. Where the line became another, people are told.
+    pub(crate) fn note_transfer(&self, id: ObjectId, bytes: u64, took: Duration) {
+        if !self.settings.adaptive {
+            return;
+        }
+        let outbox = self.outbox(id.realm, id.fid.volume);
+        let mut state = locked(&outbox.state);
+        let changed = state.link.transferred(bytes, took);
+        self.tell_link(&outbox, &state, changed);
+    }
+
+    /// Somebody's questions to the servers of a volume are answered after so long.
+    pub(super) fn answered(&self, outbox: &Outbox, took: Duration) {
+        let mut state = locked(&outbox.state);
+        let changed = state.link.answered(took);
+        self.tell_link(outbox, &state, changed);
+    }
+
+    fn tell_link(&self, outbox: &Outbox, state: &State, changed: bool) {
+        if changed {
+            let word = if state.link.is_weak() { "weakly" } else { "strongly" };
+            self.say("volstate", format!("volume {} is {word} connected", outbox.volume));
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What is pending, since when, how much, and why it waits.
+
+use std::{collections::HashMap, time::Duration};
+
+use coda_proto::{Fid, Op, Record, VolumeId};
+use tokio::time::Instant;
+
+use super::{Outbox, State};
+use crate::{
+    cml::{Mode, VolumeMode, Why, volume_mode},
+    ops::{Core, Result, locked},
+    venus::face::ObjectId,
+};
+
+/// What is pending of one volume.
+#[derive(Clone, Debug)]
+pub struct VolumeReport {
+    /// The volume.
+    pub root: ObjectId,
+    /// What it is.
+    pub state: VolumeMode,
+    /// How it is to be treated.
+    pub mode: Mode,
+    /// Its line is weak.
+    pub weak: bool,
+    /// Records.
+    pub records: u64,
+    /// Bytes of contents.
+    pub bytes: u64,
+    /// Seconds since the oldest was made.
+    pub oldest: u64,
+    /// Seconds until all is sent, where that can be told.
+    pub left: Option<u64>,
+    /// Why records wait, each reason once.
+    pub reasons: Vec<String>,
+    /// The first of them.
+    pub lines: Vec<Line>,
+}
+
+/// One record.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// What it does, in a word.
+    pub verb: &'static str,
+    /// The object.
+    pub id: ObjectId,
+    /// Its name in the record, where it has one; and the directory that names it.
+    pub name: Option<(ObjectId, Vec<u8>)>,
+    /// Bytes of contents.
+    pub bytes: u64,
+    /// Seconds since it was made.
+    pub age: u64,
+    /// Why it waits; empty: it is next.
+    pub why: String,
+}
+
+impl Core {
+    /// What is pending of each volume in the log, with up to `most` records each.
+    pub async fn report(&self, only: Option<(u32, VolumeId)>, most: usize) -> Result<Vec<VolumeReport>> {
+        let mut outboxes: Vec<_> = locked(&self.outboxes).iter().map(|(key, o)| (*key, o.clone())).collect();
+        outboxes.sort_by_key(|(key, _)| *key);
+        let mut reports = Vec::new();
+        for (key, outbox) in outboxes {
+            if only.is_some_and(|only| only != key) {
+                continue;
+            }
+            let reachable = self.is_reachable(outbox.root()).await;
+            reports.push(self.report_of(&outbox, reachable, most)?);
+        }
+        Ok(reports)
+    }
+
+    /// Volumes that have, or had, something in the log.
+    pub fn logs(&self) -> Vec<(u32, VolumeId)> {
+        let mut logs: Vec<_> = locked(&self.outboxes).keys().copied().collect();
+        logs.sort();
+        logs
+    }
+
+    /// Why what is pending of a volume waits, each reason once.
+    pub fn reasons(&self, realm: u32, volume: VolumeId, reachable: bool) -> Vec<String> {
+        let state = self.outbox(realm, volume);
+        let state = locked(&state.state);
+        reasons(&whys(&state, reachable))
+    }
+
+    /// What a volume is.
+    pub fn volume_mode(&self, realm: u32, volume: VolumeId, reachable: bool) -> VolumeMode {
+        let outbox = self.outbox(realm, volume);
+        let state = locked(&outbox.state);
+        volume_mode(reachable, state.logs(), state.queue.len() - state.asking)
+    }
+
+    fn report_of(&self, outbox: &Outbox, reachable: bool, most: usize) -> Result<VolumeReport> {
+        let now = self.env.now();
+        let age = |time: i64| u64::try_from(now.saturating_sub(time) / 1_000_000_000).unwrap_or(0);
+        let state = locked(&outbox.state);
+        let whys = whys(&state, reachable);
+        let reasons = reasons(&whys);
+        let bytes = state.contents;
+        let mut lines = Vec::new();
+        for pending in state.queue.values().take(most) {
+            let record = self.record_of(pending.entry.log)?;
+            let (fid, name) = subject(&record);
+            lines.push(Line {
+                verb: pending.entry.verb,
+                id: outbox.object(fid),
+                name: name.map(|(dir, name)| (outbox.object(dir), name)),
+                bytes: pending.entry.contents,
+                age: age(pending.entry.time),
+                why: whys.get(&pending.entry.log).cloned().unwrap_or_default(),
+            });
+        }
+        let left = state.link.bandwidth().filter(|bandwidth| reachable && *bandwidth > 0);
+        Ok(VolumeReport {
+            root: outbox.root(),
+            state: volume_mode(reachable, state.logs(), state.queue.len()),
+            mode: state.mode,
+            weak: state.link.is_weak(),
+            records: state.queue.len() as u64,
+            bytes,
+            oldest: state.queue.values().next().map_or(0, |pending| age(pending.entry.time)),
+            left: left.map(|bandwidth| bytes / bandwidth),
+            reasons,
+            lines,
+        })
+    }
+}
+
+fn reasons(whys: &HashMap<u64, String>) -> Vec<String> {
+    let mut reasons: Vec<String> = whys.values().cloned().collect();
+    reasons.sort();
+    reasons.dedup();
+    reasons
+}
+
+/// Why each record waits that does.
+fn whys(state: &State, reachable: bool) -> HashMap<u64, String> {
+    let now = Instant::now();
+    let mut blocked: HashMap<Fid, u64> = HashMap::new();
+    let mut whys = HashMap::new();
+    for (log, pending) in &state.queue {
+        let entry = &pending.entry;
+        let behind = entry.touches.iter().find_map(|fid| blocked.get(fid)).copied();
+        let hold = state.held.get(log);
+        let why = match (hold, behind) {
+            _ if !reachable => "no server can be reached".to_owned(),
+            (Some(hold), _) if hold.detail.is_empty() => hold.why.text().to_owned(),
+            (Some(hold), _) => format!("{} ({})", hold.why.text(), hold.detail),
+            (None, Some(_)) => "it depends on one that waits".to_owned(),
+            (None, None) if state.needs_approval(entry) => Why::Approval.text().to_owned(),
+            (None, None) if !state.is_ripe(pending, now) => {
+                let left = Duration::from_secs(state.mode.age).saturating_sub(now - pending.since);
+                format!("it is kept for {} s more", left.as_secs())
+            }
+            (None, None) => String::new(),
+        };
+        if why.is_empty() {
+            continue;
+        }
+        if reachable {
+            blocked.extend(entry.touches.iter().map(|fid| (*fid, *log)));
+        }
+        whys.insert(*log, why);
+    }
+    whys
+}
+
+/// The object that a record is about, and the name it gives or takes.
+fn subject(record: &Record) -> (Fid, Option<(Fid, Vec<u8>)>) {
+    match &record.op {
+        Op::Create { parent, name, fid, .. }
+        | Op::MakeDir { parent, name, fid, .. }
+        | Op::Symlink { parent, name, fid, .. }
+        | Op::Link { parent, name, fid }
+        | Op::Remove { parent, name, fid }
+        | Op::RemoveDir { parent, name, fid } => (*fid, Some((*parent, name.clone()))),
+        Op::Rename { to, to_name, fid, .. } => (*fid, Some((*to, to_name.clone()))),
+        Op::Store { fid, .. }
+        | Op::SetAttr { fid, .. }
+        | Op::SetXattr { fid, .. }
+        | Op::SetAcl { fid, .. }
+        | Op::SetQuota { fid, .. } => (*fid, None),
+    }
+}

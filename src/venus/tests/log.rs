@@ -1,0 +1,229 @@
+//! The log as people see and treat it.
+
+use std::{sync::Arc, time::Duration};
+
+use super::world::*;
+use crate::{
+    cml::{Guard, Mode},
+    error::Error,
+    reintegration::KeptAs,
+    venus::{VenusConfig, face::Face},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A client that has looked at the root, of a world whose only server is gone.
+async fn apart(config: VenusConfig) -> (Arc<World>, Client) {
+    let world = World::new(1);
+    let a = world.client_with("a", config);
+    a.write("old", "old").await.unwrap();
+    a.ls("").await.unwrap();
+    world.kill(1);
+    a.chmod("old", 0o600).await.unwrap();
+    (world, a)
+}
+
+async fn settled(client: &Client) {
+    for _ in 0..200 {
+        if client.pending() == 0 {
+            return;
+        }
+        tokio::time::sleep(SECOND).await;
+    }
+    panic!("{} records are never sent", client.pending());
+}
+
+fn place(client: &Client, root: &crate::venus::face::Attr) -> (u32, coda_proto::VolumeId) {
+    let _ = client;
+    (root.id.realm, root.id.fid.volume)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_written_fifty_times_is_stored_once() {
+    let (world, a) = apart(VenusConfig::default()).await;
+    for n in 0..50 {
+        a.write("f", format!("{n}")).await.unwrap();
+        a.write("big", vec![n; 50_000]).await.unwrap();
+    }
+    assert_eq!(a.pending(), 5, "two creates, two stores, a mode");
+    world.boot(1);
+    settled(&a).await;
+    let b = world.client("b");
+    assert_eq!(b.read("f").await.unwrap(), "49");
+    assert!(b.bytes("big").await.unwrap() == vec![49; 50_000]);
+    assert_eq!(a.read("f").await.unwrap(), "49");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_made_and_removed_while_apart_never_was() {
+    let (world, a) = apart(VenusConfig::default()).await;
+    let pending = a.pending();
+    for _ in 0..3 {
+        a.mkdir("build").await.unwrap();
+        a.write("build/x", "x").await.unwrap();
+        a.rename("build/x", "build/y").await.unwrap();
+        a.unlink("build/y").await.unwrap();
+        let root = a.stat("").await.unwrap().id;
+        a.venus.rmdir(ME, root, b"build").await.unwrap();
+    }
+    assert_eq!(a.pending(), pending);
+    a.mkdir("build").await.unwrap();
+    let a = world.crashed(&a, "again");
+    world.boot(1);
+    settled(&a).await;
+    assert_eq!(world.client("b").ls("").await.unwrap(), ["build", "home", "old"]);
+    assert_eq!(a.ls("").await.unwrap(), ["build", "home", "old"]);
+    a.write("build/z", "z").await.unwrap();
+    assert_eq!(a.read("build/z").await.unwrap(), "z");
+}
+
+#[tokio::test(start_paused = true)]
+async fn saves_by_rename_leave_one_store_and_the_right_contents() {
+    let (world, a) = apart(VenusConfig::default()).await;
+    for n in 0..10 {
+        a.write("old.tmp", format!("version {n}")).await.unwrap();
+        a.rename("old.tmp", "old").await.unwrap();
+        assert_eq!(a.read("old").await.unwrap(), format!("version {n}"));
+    }
+    assert_eq!(a.pending(), 5, "a mode, a create, a store, the removal of what was there first, a rename");
+    world.boot(1);
+    settled(&a).await;
+    let b = world.client("b");
+    assert_eq!(b.ls("").await.unwrap(), ["home", "old"]);
+    assert_eq!(b.read("old").await.unwrap(), "version 9");
+    assert_eq!(a.read("old").await.unwrap(), "version 9");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_log_refuses_before_it_accepts_and_loses_nothing() {
+    let (world, a) = apart(VenusConfig { log_records: 4, ..VenusConfig::default() }).await;
+    a.write("f", "kept").await.unwrap();
+    a.mkdir("d").await.unwrap();
+    let refused = a.mkdir("e").await;
+    assert!(matches!(refused, Err(Error::NoSpace(_))), "{refused:?}");
+    assert_eq!(a.ls("").await.unwrap(), ["d", "f", "home", "old"]);
+    world.boot(1);
+    settled(&a).await;
+    a.mkdir("e").await.unwrap();
+    assert_eq!(world.client("b").ls("").await.unwrap(), ["d", "e", "f", "home", "old"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn write_disconnected_changes_are_logged_until_they_are_old_enough_or_wanted() {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    let root = a.stat("").await.unwrap();
+    let (realm, volume) = place(&a, &root);
+    let wd = |mode: &mut Mode| *mode = Mode { write_disconnected: true, age: 60, ..*mode };
+    a.venus.core.set_mode(realm, volume, wd).unwrap();
+    a.write("f", "x").await.unwrap();
+    assert_eq!(a.venus.core.volume_mode(realm, volume, true).text(), "write-disconnected");
+    tokio::time::sleep(30 * SECOND).await;
+    assert_eq!(b.ls("").await.unwrap(), ["home"]);
+    assert_eq!(a.pending(), 2);
+    tokio::time::sleep(40 * SECOND).await;
+    assert_eq!(b.ls("").await.unwrap(), ["f", "home"]);
+    a.write("g", "x").await.unwrap();
+    a.venus.core.force(realm, volume);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(b.ls("").await.unwrap(), ["f", "g", "home"]);
+    // It is kept over a restart.
+    let a = world.crashed(&a, "again");
+    assert!(a.venus.core.mode(realm, volume).write_disconnected);
+    a.venus.core.set_mode(realm, volume, |mode| *mode = Mode::default()).unwrap();
+    a.mkdir("d").await.unwrap();
+    assert_eq!(a.pending(), 0);
+    assert_eq!(a.venus.core.volume_mode(realm, volume, true).text(), "connected");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_would_remove_much_waits_for_approval_and_says_so() {
+    let world = World::new(1);
+    let a = world.client("a");
+    a.mkdir("d").await.unwrap();
+    for n in 0..210 {
+        a.mkdir(&format!("d/{n}")).await.unwrap();
+    }
+    let dir = a.stat("d").await.unwrap();
+    let (realm, volume) = place(&a, &dir);
+    a.ls("d").await.unwrap();
+    for n in 0..210 {
+        a.ls(&format!("d/{n}")).await.unwrap();
+    }
+    world.kill(1);
+    for n in 0..210 {
+        a.venus.rmdir(ME, dir.id, n.to_string().as_bytes()).await.unwrap();
+    }
+    a.write("f", "goes").await.unwrap();
+    world.boot(1);
+    tokio::time::sleep(100 * SECOND).await;
+    let b = world.client("b");
+    assert_eq!(b.ls("d").await.unwrap().len(), 210);
+    assert_eq!(b.read("f").await.unwrap(), "goes");
+    let reasons = a.venus.core.reasons(realm, volume, true);
+    assert!(reasons.iter().any(|why| why.contains("cfs approve")), "{reasons:?}");
+    assert_eq!(a.venus.core.approve(realm, volume), 210);
+    settled(&a).await;
+    assert!(b.ls("d").await.unwrap().is_empty());
+    assert!(Guard::default().names > 210);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purged_log_leaves_what_the_servers_have() {
+    let (world, a) = apart(VenusConfig::default()).await;
+    a.write("old", "changed").await.unwrap();
+    a.write("new", "x").await.unwrap();
+    let (realm, volume) = place(&a, &a.stat("").await.unwrap());
+    assert!(a.venus.core.purge(realm, volume).await.unwrap() > 0);
+    assert_eq!(a.pending(), 0);
+    world.boot(1);
+    tokio::time::sleep(70 * SECOND).await;
+    assert_eq!(a.ls("").await.unwrap(), ["home", "old"]);
+    assert_eq!(a.read("old").await.unwrap(), "old");
+    a.write("new", "y").await.unwrap();
+    assert_eq!(world.client("b").read("new").await.unwrap(), "y");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_holds_what_is_pending_and_a_report_says_why() {
+    let (_world, a) = apart(VenusConfig::default()).await;
+    a.mkdir("d").await.unwrap();
+    a.write("d/f", "first").await.unwrap();
+    a.write("d/big", vec![3; 60_000]).await.unwrap();
+    a.unlink("old").await.unwrap();
+    let (realm, volume) = place(&a, &a.stat("").await.unwrap());
+    let checkpoint = a.venus.core.checkpoint(realm, volume).unwrap().unwrap();
+    let paths: Vec<_> = checkpoint.kept.iter().map(|kept| String::from_utf8_lossy(&kept.path)).collect();
+    assert_eq!(paths, ["d", "d/f", "d/big"]);
+    assert!(matches!(checkpoint.kept[2].what, KeptAs::Container(_, 60_000)));
+    assert!(matches!(&checkpoint.kept[1].what, KeptAs::Bytes(bytes) if bytes == "first"));
+    assert!(checkpoint.lines.contains(&"Remove\told".to_owned()), "{:?}", checkpoint.lines);
+    let report = a.venus.core.report(None, 10).await.unwrap();
+    assert_eq!(report[0].reasons, ["no server can be reached"]);
+    assert_eq!(report[0].bytes, 60_005);
+    assert_eq!(report[0].state.text(), "disconnected");
+}
+
+/// Bytes of memory that this process uses.
+fn memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "a measurement: run it by name, in a release build"]
+async fn a_log_of_100_000_records_is_taken_up_in_a_second_and_100_mb() {
+    let (world, a) = apart(VenusConfig { cache_objects: 300_000, ..VenusConfig::default() }).await;
+    let began = now();
+    for n in 0..50_000 {
+        a.write(&format!("f{n}"), "contents of a short file").await.unwrap();
+    }
+    println!("{} records logged in {} ms", a.pending(), (now() - began) / 1_000_000);
+    let dir = world.crashed_dir(&a, "again");
+    drop(dir);
+    let (began, before) = (now(), memory());
+    let again = world.client_with("again", VenusConfig { cache_objects: 300_000, ..VenusConfig::default() });
+    let (took, used) = ((now() - began) / 1_000_000, (memory() - before) >> 20);
+    println!("{} records taken up in {took} ms and {used} MB", again.venus.unsent());
+    assert!(took <= 1000 && used <= 100, "{took} ms, {used} MB");
+}
