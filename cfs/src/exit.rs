@@ -16,6 +16,8 @@ pub enum Exit {
     Disconnected,
     /// Something uses it, or it must be tried again.
     Busy,
+    /// Changes are not at the servers yet.
+    Pending,
     /// The command line is wrong.
     Usage,
 }
@@ -29,6 +31,7 @@ impl Exit {
             Exit::NoVenus => 2,
             Exit::Disconnected => 3,
             Exit::Busy => 4,
+            Exit::Pending => 5,
             Exit::Usage => 255,
         }
     }
@@ -52,6 +55,7 @@ Exit codes:
     2  venus is not running or does not answer
     3  no server of the object can be reached
     4  something uses it, or venus is busy: try again
+    5  changes are not at the servers yet (`cfs flush`)
   255  the command line is wrong
 With several objects, the first that failed decides.
 ";
@@ -77,7 +81,15 @@ mod tests {
 
     #[test]
     fn the_help_lists_every_code() {
-        for exit in [Exit::Done, Exit::Failed, Exit::NoVenus, Exit::Disconnected, Exit::Busy, Exit::Usage] {
+        for exit in [
+            Exit::Done,
+            Exit::Failed,
+            Exit::NoVenus,
+            Exit::Disconnected,
+            Exit::Busy,
+            Exit::Pending,
+            Exit::Usage,
+        ] {
             let code = format!("{:>5}  ", exit.code());
             assert!(HELP.lines().any(|line| line.starts_with(&code)), "{exit:?}");
         }

@@ -131,6 +131,13 @@ impl State {
             members: members.len() as u32,
             why: if live > 0 { String::new() } else { "no server answers".into() },
             next: if live > 0 { String::new() } else { "`cfs checkservers` tries them again now".into() },
+            mode: match (live, pending) {
+                (0, _) => "disconnected",
+                (_, 0) => "connected",
+                _ => "write-disconnected",
+            }
+            .into(),
+            waits: if live == 0 && pending > 0 { vec!["no server can be reached".into()] } else { vec![] },
             pending,
             pending_bytes: if pending > 0 { 4120 } else { 0 },
             oldest_seconds: if pending > 0 { 300 } else { 0 },
@@ -336,6 +343,9 @@ impl State {
             }
             Request::Disconnect { servers } => self.switch(&servers, false)?,
             Request::Reconnect { servers } => self.switch(&servers, true)?,
+            Request::Reintegrate { paths } if paths.is_empty() => {
+                self.answer(Request::Reintegrate { paths: vec![SRC.into()] })?
+            }
             Request::Reintegrate { paths } => Reply::Sent(
                 paths
                     .iter()
@@ -392,6 +402,49 @@ impl State {
             }
             Request::Resolve { path, .. } => {
                 return Err(not(&path, FailureKind::Invalid, "not in conflict"));
+            }
+            Request::WriteDisconnect { .. } => Reply::Done,
+            Request::WriteReconnect { paths } => self.answer(Request::Reintegrate { paths })?,
+            Request::Approve { .. } => Reply::Approved(7),
+            Request::PurgeLog { .. } => Reply::Purged(std::mem::take(&mut self.pending)),
+            Request::CheckpointLog { dir, .. } => {
+                let dir = dir.unwrap_or("/var/lib/coda/checkpoints".into());
+                Reply::Written(vec![
+                    format!("{dir}/example.org_p.src.tar"),
+                    format!("{dir}/example.org_p.src.cml"),
+                ])
+            }
+            Request::Pending { path } => {
+                let volume = self.volume(true);
+                let away = volume.live == 0;
+                let why = if away { "no server can be reached" } else { "" };
+                let line = |verb: &str, path: &str, bytes| PendingRecord {
+                    verb: verb.into(),
+                    path: path.into(),
+                    bytes,
+                    seconds: 300,
+                    why: why.into(),
+                };
+                let wanted = path.is_none_or(|path| State::in_src(&path)) && self.pending > 0;
+                Reply::Pending(
+                    wanted
+                        .then(|| PendingVolume {
+                            volume: SRC.into(),
+                            mode: if away { "disconnected" } else { "write-disconnected" }.into(),
+                            records: self.pending,
+                            bytes: 4120,
+                            oldest_seconds: 300,
+                            left_seconds: (!away).then_some(2),
+                            reasons: if away { vec![why.into()] } else { vec![] },
+                            lines: vec![
+                                line("create", "/coda/example.org/src/new", 0),
+                                line("store", "/coda/example.org/src/new", 4120),
+                                line("remove", "/coda/example.org/src/old", 0),
+                            ],
+                        })
+                        .into_iter()
+                        .collect(),
+                )
             }
             Request::Events { .. } => unreachable!("asked for by Venus::events"),
         })

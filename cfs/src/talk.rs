@@ -110,6 +110,18 @@ impl<'a> Talk<'a> {
         venus.events(recent, follow, &mut |event| each(event, out))
     }
 
+    /// The current directory.
+    pub fn here(&self) -> &Path {
+        &self.here
+    }
+
+    /// Ends so, unless something failed.
+    pub fn ends_as(&mut self, exit: Exit) {
+        if self.exit == Exit::Done {
+            self.exit = exit;
+        }
+    }
+
     /// The path that venus understands, for what was typed.
     pub fn path(&mut self, typed: &OsStr) -> Result<String, Failure> {
         let mountpoint = self.venus(Some(typed))?.mountpoint().to_owned();

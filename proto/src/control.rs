@@ -133,6 +133,20 @@ pub enum Request {
     /// Decides about one path; without `how`, has the servers bring their replicas together now.
     /// [`Reply::Resolved`].
     Resolve { path: String, how: Option<How> },
+    /// Logs mutations of these volumes (all where none is named), whoever can be reached. Seconds that a
+    /// record stays in the log, and of the line that one chunk may take. [`Reply::Done`].
+    WriteDisconnect { paths: Vec<String>, age: Option<u64>, time: Option<u64> },
+    /// Ends that, sends what is pending and waits. [`Reply::Sent`].
+    WriteReconnect { paths: Vec<String> },
+    /// What is pending, of one path's volume or of all. [`Reply::Pending`].
+    Pending { path: Option<String> },
+    /// Lets go what would remove much. [`Reply::Approved`].
+    Approve { paths: Vec<String> },
+    /// Gives up what is pending of the path's volume. [`Reply::Purged`].
+    PurgeLog { path: String },
+    /// Writes what is pending, with contents, into a directory: an archive and a list for each volume.
+    /// [`Reply::Written`].
+    CheckpointLog { path: Option<String>, dir: Option<String> },
     /// The last `recent` events, and then, with `follow`, each as it happens. Many [`Answer::Event`], then
     /// [`Reply::Done`].
     Events { recent: usize, follow: bool },
@@ -161,6 +175,10 @@ pub enum Reply {
     Undoable(Vec<Undoable>),
     Hoard(Vec<HoardWish>),
     HoardReport(HoardReport),
+    Pending(Vec<PendingVolume>),
+    Approved(u64),
+    Purged(u64),
+    Written(Vec<String>),
 }
 
 /// The kind of a failure: what scripts look at.
@@ -251,6 +269,12 @@ pub struct VolumeState {
     pub why: String,
     /// The command that mends it; may be empty.
     pub next: String,
+    /// `connected`, `write-disconnected` or `disconnected`.
+    #[serde(default)]
+    pub mode: String,
+    /// Why what is pending waits; may be empty.
+    #[serde(default)]
+    pub waits: Vec<String>,
     /// Records not sent yet, and their bytes with contents.
     pub pending: u64,
     pub pending_bytes: u64,
@@ -514,6 +538,42 @@ pub struct Sent {
     /// Records still to be sent.
     pub remaining: u64,
     /// Why they were not; may be empty.
+    pub why: String,
+}
+
+/// What is pending of one volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingVolume {
+    /// Where it is mounted, or its name.
+    pub volume: String,
+    /// `connected`, `write-disconnected` or `disconnected`.
+    pub mode: String,
+    /// Records.
+    pub records: u64,
+    /// Bytes of contents.
+    pub bytes: u64,
+    /// Seconds since the oldest was made.
+    pub oldest_seconds: u64,
+    /// Seconds until all is sent, where that can be told.
+    pub left_seconds: Option<u64>,
+    /// Why records wait, each reason once.
+    pub reasons: Vec<String>,
+    /// The first of them.
+    pub lines: Vec<PendingRecord>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingRecord {
+    /// `store`, `remove` and so on.
+    pub verb: String,
+    /// The path, as far as it is known.
+    pub path: String,
+    /// Bytes of contents.
+    pub bytes: u64,
+    /// Seconds since it was made.
+    pub seconds: u64,
+    /// Why it waits; empty: it is next.
     pub why: String,
 }
 

@@ -44,12 +44,18 @@ fn concerns_objects(request: &Request) -> bool {
         | SetAcl { .. }
         | SetQuota { .. }
         | Reintegrate { .. }
+        | WriteReconnect { .. }
+        | Pending { .. }
+        | Approve { .. }
         | Conflicts { .. }
         | Undo { .. }
         | Expand { .. }
         | Collapse { .. }
         | Resolve { .. } => true,
-        HoardAdd { .. }
+        WriteDisconnect { .. }
+        | PurgeLog { .. }
+        | CheckpointLog { .. }
+        | HoardAdd { .. }
         | HoardDelete { .. }
         | HoardClear { .. }
         | HoardList { .. }

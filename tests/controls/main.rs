@@ -128,6 +128,38 @@ async fn disconnected_by_hand_cached_files_are_read_and_status_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_told_kept_elsewhere_and_sent() {
+    let world = World::new(2).await;
+    world.write("home", "f", b"old").await;
+    world.find("home/f").await;
+    assert_eq!(world.says("pending").await, "Everything is at the servers\n");
+    assert!(world.says("status").await.ends_with("and the machine wiped\n"));
+    world.says("disconnect").await;
+    world.write("home", "train", b"written on the train").await;
+    let pending = world.says("pending home").await;
+    assert!(pending.contains("store    ") && pending.contains("train (20 bytes)"), "{pending}");
+    assert!(pending.contains("waits: no server can be reached\n"), "{pending}");
+    let status = world.says("status").await;
+    assert!(status.contains("disconnected: unreachable, 0 of 2") && status.contains("not wiped"), "{status}");
+    let flushed = world.cfs("flush --wait --timeout 1").await;
+    assert_eq!(flushed.code, 5, "{flushed:?}");
+    let to = tempfile::tempdir().unwrap();
+    let written = world.says(&format!("checkpointml home {}", to.path().display())).await;
+    let archive = written.lines().next().unwrap();
+    let bytes = std::fs::read(archive).unwrap();
+    assert!(bytes.windows(20).any(|part| part == b"written on the train"));
+    world.says("reconnect").await;
+    assert_eq!(world.says("flush --wait --timeout 60").await, "Everything is at the servers\n");
+    world.says("wd -age 600 home").await;
+    world.write("home", "later", b"x").await;
+    assert!(world.says("pending").await.contains("it is kept for "));
+    assert!(world.says("status").await.contains("write-disconnected: reachable"));
+    world.says("wr home").await;
+    assert!(world.says("status").await.contains(" connected: reachable, 2 of 2"));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_server_may_be_left_out_and_others_do_not_exist() {
     let world = World::new(2).await;
     world.says("whereis home").await;

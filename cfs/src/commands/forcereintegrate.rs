@@ -35,10 +35,10 @@ pub const WRITE_RECONNECT: Command = Command {
     run: |talk, args| {
         let dirs = args.rest(0, usize::MAX)?;
         if dirs.is_empty() {
-            let answer = talk.ask(Request::Reintegrate { paths: vec![] });
+            let answer = talk.ask(Request::WriteReconnect { paths: vec![] });
             talk.answer(None, answer, |_| String::new());
         }
-        talk.each(&dirs, |path| Request::Reintegrate { paths: vec![path] }, |_| String::new());
+        talk.each(&dirs, |path| Request::WriteReconnect { paths: vec![path] }, |_| String::new());
         Ok(())
     },
 };

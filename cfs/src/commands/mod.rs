@@ -9,6 +9,7 @@ mod conflicts;
 mod disconnect;
 mod events;
 mod expand;
+mod flush;
 mod flushcache;
 mod flushobject;
 mod flushvolume;
@@ -21,10 +22,13 @@ mod hoard;
 mod listacl;
 mod listcache;
 mod listvol;
+mod log;
 mod lsmount;
 mod mkmount;
+mod pending;
 mod reconnect;
 mod repair;
+mod replay;
 mod resolve;
 mod rmmount;
 mod setacl;
@@ -34,6 +38,7 @@ mod status;
 mod strong;
 mod undo;
 mod whereis;
+mod writedisconnect;
 
 /// One subcommand.
 pub struct Command {
@@ -52,7 +57,9 @@ pub struct Command {
 /// All of them, in order of names.
 pub const COMMANDS: &[&Command] = &[
     &strong::ADAPTIVE,
+    &log::APPROVE,
     &expand::BEGIN,
+    &log::CHECKPOINT,
     &checkservers::COMMAND,
     &checkvolumes::COMMAND,
     &setup::CLIENT,
@@ -63,6 +70,7 @@ pub const COMMANDS: &[&Command] = &[
     &expand::END,
     &events::COMMAND,
     &expand::EXPAND,
+    &flush::COMMAND,
     &flushcache::COMMAND,
     &flushobject::COMMAND,
     &flushvolume::COMMAND,
@@ -77,10 +85,13 @@ pub const COMMANDS: &[&Command] = &[
     &listvol::COMMAND,
     &lsmount::COMMAND,
     &mkmount::COMMAND,
+    &pending::COMMAND,
     &hoard::PIN,
     &hoard::PREFLIGHT,
+    &log::PURGE,
     &reconnect::COMMAND,
     &repair::COMMAND,
+    &replay::COMMAND,
     &resolve::COMMAND,
     &rmmount::COMMAND,
     &setacl::COMMAND,
@@ -91,6 +102,7 @@ pub const COMMANDS: &[&Command] = &[
     &hoard::UNPIN,
     &setup::VENUS,
     &whereis::COMMAND,
+    &writedisconnect::COMMAND,
     &forcereintegrate::WRITE_RECONNECT,
 ];
 
@@ -112,8 +124,7 @@ pub fn gone(name: &str) -> Option<&'static str> {
 
 const LATER: &str = "not in this version; docs/status.md says what is planned";
 const GONE: &[(&[&str], &str)] = &[
-    (&["checklocal", "discardlocal", "listlocal", "preservelocal"], LATER),
-    (&["checkpointml", "ck", "purgeml", "writedisconnect", "wd"], LATER),
+    (&["checklocal", "preservelocal"], LATER),
     (
         &["getpfid", "lookaside", "lka", "markincon", "redir", "examineclosure", "ec", "replayclosure", "rc"],
         LATER,

@@ -51,12 +51,18 @@ fn text(status: &Status) -> String {
     if status.realms.is_empty() {
         text.push_str("no realm in use; look at one, as in `ls /coda/example.org`\n");
     }
+    let pending: u64 = status.volumes.iter().map(|volume| volume.pending).sum();
+    text.push_str(&match pending {
+        0 => "everything is at the servers: the lid may be closed, and the machine wiped\n".to_owned(),
+        _ => format!("{pending} changes are kept here only: the lid may be closed, the machine not wiped\n"),
+    });
     text
 }
 
 fn one(volume: &VolumeState) -> String {
+    let mode = if volume.mode.is_empty() { String::new() } else { format!("{}: ", volume.mode) };
     let mut text = format!(
-        "    volume {:<24} {}, {} of {} replicas\n",
+        "    volume {:<24} {mode}{}, {} of {} replicas\n",
         volume.name, volume.state, volume.live, volume.members
     );
     if !volume.why.is_empty() {
@@ -70,6 +76,9 @@ fn one(volume: &VolumeState) -> String {
             bytes(volume.pending_bytes),
             age(volume.oldest_seconds)
         );
+        for why in &volume.waits {
+            let _ = writeln!(text, "        waits: {why}");
+        }
     }
     if !volume.next.is_empty() {
         let _ = writeln!(text, "        {}", volume.next);
@@ -77,7 +86,7 @@ fn one(volume: &VolumeState) -> String {
     text
 }
 
-fn bytes(count: u64) -> String {
+pub fn bytes(count: u64) -> String {
     let units = [(30, "GB"), (20, "MB"), (10, "KB")];
     units.into_iter().find(|(shift, _)| count >> shift > 0).map_or_else(
         || format!("{count} bytes"),
@@ -85,7 +94,7 @@ fn bytes(count: u64) -> String {
     )
 }
 
-fn age(seconds: u64) -> String {
+pub fn age(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),
@@ -104,9 +113,10 @@ mod tests {
             shown.out,
             "venus at /coda: 12.5 MB of 1.0 GB cached, 4 of 27357 objects\n\
              realm example.org\n    server srv1.example.org         up\n    server srv2.example.org         up\n    \
-             volume coda.root                reachable, 1 of 1 replicas\n    \
-             volume p.src                    reachable, 2 of 2 replicas\n        \
-             3 changes not sent yet (4.0 KB), the oldest 5 min old\n"
+             volume coda.root                connected: reachable, 1 of 1 replicas\n    \
+             volume p.src                    write-disconnected: reachable, 2 of 2 replicas\n        \
+             3 changes not sent yet (4.0 KB), the oldest 5 min old\n\
+             3 changes are kept here only: the lid may be closed, the machine not wiped\n"
         );
     }
 
@@ -116,11 +126,9 @@ mod tests {
         fake.kill("srv1.example.org");
         fake.kill("srv2.example.org");
         let shown = run(&mut fake, "status src", "");
-        assert!(
-            shown
-                .out
-                .contains("volume p.src                    unreachable, 0 of 2 replicas\n        because ")
-        );
+        assert!(shown.out.contains(
+            "volume p.src                    disconnected: unreachable, 0 of 2 replicas\n        because "
+        ));
         assert!(shown.out.contains("cfs checkservers"), "{}", shown.out);
         assert!(!shown.out.contains("coda.root"), "only the path's volume: {}", shown.out);
         assert_eq!(shown.code, 0);

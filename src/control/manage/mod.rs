@@ -4,14 +4,17 @@ mod conflicts;
 mod flush;
 mod hoard;
 mod lists;
+mod log;
 mod metrics;
 mod path;
 mod state;
+mod tar;
 
 use coda_proto::control::{Failure, FailureKind, Mount, Reply, Request, ServerState};
 
 use super::{Manager, failure::failure};
 use crate::{
+    cml::Mode,
     error::Error,
     events::Events,
     ops::{Removal, path::mount_target},
@@ -30,10 +33,7 @@ impl Manager for Venus {
             }
             Request::CheckVolumes => self.check_volumes().map(|()| Reply::Done),
             Request::Strength { strong, paths } => {
-                for path in &paths {
-                    self.find(who, path).await?;
-                }
-                // Nothing is done by halves on a slow line, so all there is to do is to look again now.
+                self.set_modes(who, &paths, |mode| mode.strong = strong).await?;
                 if strong {
                     self.core.peers.probe_now();
                 }
@@ -82,6 +82,20 @@ impl Manager for Venus {
             Request::Undo { id: None } => self.undoable().map(Reply::Undoable),
             Request::Undo { id: Some(id) } => self.undo(who, id).await.map(Reply::Resolved),
             Request::Resolve { path, how } => self.decide(who, &path, how).await.map(Reply::Resolved),
+            Request::WriteDisconnect { paths, age, time } => {
+                self.write_disconnect(who, &paths, age, time).await.map(|()| Reply::Done)
+            }
+            Request::WriteReconnect { paths } => {
+                self.set_modes(who, &paths, |mode| *mode = Mode { strong: mode.strong, ..Mode::default() })
+                    .await?;
+                self.send_pending(who, &paths).await.map(Reply::Sent)
+            }
+            Request::Pending { path } => self.pending(who, path.as_deref()).await.map(Reply::Pending),
+            Request::Approve { paths } => self.approve(who, &paths).await.map(Reply::Approved),
+            Request::PurgeLog { path } => self.purge(who, &path).await.map(Reply::Purged),
+            Request::CheckpointLog { path, dir } => {
+                self.checkpoint(who, path.as_deref(), dir.as_deref()).await.map(Reply::Written)
+            }
             Request::Events { .. } => {
                 Err(wrong("events", FailureKind::Invalid, "events are told, not answered"))
             }

@@ -25,6 +25,9 @@ use crate::{
 const SENDING: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// Volumes with their realms' names.
+pub(super) type Volumes = BTreeMap<(u32, VolumeId), (String, Group)>;
+
 impl Venus {
     /// The group of a path's volume. `/coda` itself is in none.
     async fn group_of(&self, who: Caller, path: &str) -> Result<(ObjectId, String, Group), Failure> {
@@ -130,6 +133,8 @@ impl Venus {
             members,
             why: why.join(", "),
             next: next.into(),
+            mode: self.core.volume_mode(number, group.id, live > 0).text().into(),
+            waits: self.core.reasons(number, group.id, live > 0),
             pending,
             pending_bytes,
             oldest_seconds: if pending > 0 { self.oldest(number, group.id) } else { 0 },
@@ -194,8 +199,8 @@ impl Venus {
         shown.await.map_err(|error| failure(path, &error))
     }
 
-    /// Sends what is pending, and waits until it is sent, nobody can take it, or time is up.
-    pub(super) async fn send_pending(&self, who: Caller, paths: &[String]) -> Result<Vec<Sent>, Failure> {
+    /// The volumes of some paths, or all that are known.
+    pub(super) async fn groups_of(&self, who: Caller, paths: &[String]) -> Result<Volumes, Failure> {
         let mut volumes = BTreeMap::new();
         for path in paths {
             let (id, realm, group) = self.group_of(who, path).await?;
@@ -209,9 +214,15 @@ impl Venus {
                 }
             }
         }
-        self.core.drain(None);
+        Ok(volumes)
+    }
+
+    /// Sends what is pending, and waits until it is sent, nobody can take it, or time is up.
+    pub(super) async fn send_pending(&self, who: Caller, paths: &[String]) -> Result<Vec<Sent>, Failure> {
+        let volumes = self.groups_of(who, paths).await?;
+        volumes.keys().for_each(|(realm, volume)| self.core.force(*realm, *volume));
         let until = Instant::now() + SENDING;
-        let waiting = |volumes: &BTreeMap<(u32, VolumeId), (String, Group)>| {
+        let waiting = |volumes: &Volumes| {
             volumes.iter().any(|((number, volume), (realm, group))| {
                 self.core.pending(*number, *volume).0 > 0 && !self.core.peers.live(realm, group).is_empty()
             })
@@ -221,12 +232,13 @@ impl Venus {
         }
         let sent = |((number, volume), (realm, group)): (&(u32, VolumeId), &(String, Group))| {
             let remaining = self.core.pending(*number, *volume).0;
-            let why = match (remaining, self.core.peers.live(realm, group).is_empty()) {
-                (0, _) => "",
-                (_, true) => "no server can be reached",
-                (_, false) => "the servers have not taken them yet",
+            let reasons = self.core.reasons(*number, *volume, !self.core.peers.live(realm, group).is_empty());
+            let why = match remaining {
+                0 => String::new(),
+                _ if reasons.is_empty() => "the servers have not taken them yet".to_owned(),
+                _ => reasons.join("; "),
             };
-            Sent { volume: group.name.clone(), remaining, why: why.into() }
+            Sent { volume: group.name.clone(), remaining, why }
         };
         Ok(volumes.iter().map(sent).collect())
     }

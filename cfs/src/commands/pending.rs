@@ -1,0 +1,80 @@
+//! `cfs pending`: what the servers do not have yet, since when, how much, and why it waits.
+
+use std::fmt::Write;
+
+use coda_proto::control::{PendingVolume, Reply, Request};
+
+use super::{
+    Command,
+    status::{age, bytes},
+};
+
+pub const COMMAND: Command = Command {
+    name: "pending",
+    short: &["listlocal", "ll"],
+    usage: "cfs pending [dir]",
+    about: "shows what is not sent to the servers yet, since when, and why it waits",
+    run: |talk, args| {
+        let dir = args.rest(0, 1)?.pop();
+        let path = dir.as_ref().map(|dir| talk.path(dir)).transpose()?;
+        let answer = talk.ask(Request::Pending { path });
+        talk.answer(dir.as_deref(), answer, |reply| match reply {
+            Reply::Pending(volumes) if volumes.iter().all(|volume| volume.records == 0) => {
+                "Everything is at the servers\n".to_owned()
+            }
+            Reply::Pending(volumes) => volumes.iter().map(text).collect(),
+            _ => String::new(),
+        });
+        Ok(())
+    },
+};
+
+fn text(volume: &PendingVolume) -> String {
+    let mut text = String::new();
+    for line in &volume.lines {
+        let size = if line.bytes > 0 { format!(" ({})", bytes(line.bytes)) } else { String::new() };
+        let why = if line.why.is_empty() { String::new() } else { format!(": {}", line.why) };
+        let _ = writeln!(text, "{:<8} {}{size}, {} ago{why}", line.verb, line.path, age(line.seconds));
+    }
+    let _ = write!(
+        text,
+        "{} changes of {} ({}) are not sent yet, the oldest {} old; it is {}",
+        volume.records,
+        volume.volume,
+        bytes(volume.bytes),
+        age(volume.oldest_seconds),
+        volume.mode
+    );
+    let _ = match volume.left_seconds {
+        Some(left) => writeln!(text, "; about {} to go", age(left)),
+        None => writeln!(text),
+    };
+    for why in &volume.reasons {
+        let _ = writeln!(text, "    waits: {why}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fake::{Fake, run};
+
+    #[test]
+    fn tells_what_since_when_how_much_and_why() {
+        let mut fake = Fake::world();
+        let shown = run(&mut fake, "pending", "").out;
+        assert!(shown.starts_with("create   /coda/example.org/src/new, 5 min ago\n"), "{shown}");
+        assert!(shown.contains("store    /coda/example.org/src/new (4.0 KB), 5 min ago\n"), "{shown}");
+        assert!(
+            shown.ends_with(
+                "3 changes of /coda/example.org/src (4.0 KB) are not sent yet, the oldest 5 min old; \
+             it is write-disconnected; about 2 s to go\n"
+            ),
+            "{shown}"
+        );
+        fake.kill("srv1.example.org");
+        fake.kill("srv2.example.org");
+        assert!(run(&mut fake, "listlocal src", "").out.contains("waits: no server can be reached\n"));
+        assert_eq!(run(&mut fake, "pending docs", "").out, "Everything is at the servers\n");
+    }
+}
