@@ -164,7 +164,9 @@ impl Core {
         };
         let status_of_file = &file.row.status;
         let versions = distinct(&status_of_file.siblings);
-        let still = versions.into_iter().skip(1).find(|sibling| sibling.dot == of.dot);
+        // An expanded file shows all of them; what is left alone is the file itself.
+        let undecided = versions.len() > 1;
+        let still = versions.into_iter().find(|sibling| undecided && sibling.dot == of.dot);
         let Some(sibling) = still else {
             if let Ok(Ok(())) = self.cache.flush(id) {
                 locked(&self.versions).remove(&id);
