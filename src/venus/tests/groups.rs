@@ -14,6 +14,22 @@ use super::world::*;
 
 const HOME: VolumeId = VolumeId(0x7f00_0002);
 
+/// In a world whose clock stands still while anybody is busy, servers that ask each other for ever would
+/// never reach a time limit: this one is of real time.
+struct Bounded(#[allow(dead_code)] std::sync::mpsc::Sender<()>);
+
+#[allow(clippy::disallowed_methods, reason = "a limit of real time, beside the world's")]
+fn bounded(test: &'static str) -> Bounded {
+    let (alive, watch) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        if watch.recv_timeout(Duration::from_secs(150)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("{test}: the servers never come to rest");
+            std::process::exit(101);
+        }
+    });
+    Bounded(alive)
+}
+
 /// What an administrator asks of a server.
 async fn admin(world: &World, server: u8, ask: Ask) -> Result<wire::AdminAnswer, Refusal> {
     let admin = wire::Admin { body: Some(ask) };
@@ -101,6 +117,7 @@ async fn write_on(
 
 #[tokio::test(start_paused = true)]
 async fn from_one_replica_to_eight_and_back_under_two_writers_nothing_is_lost() {
+    let _bounded = bounded("from_one_replica_to_eight_and_back_under_two_writers_nothing_is_lost");
     let world = World::new(8);
     for server in 2..=8 {
         admin(&world, 1, remove(server, true)).await.unwrap();
@@ -169,6 +186,8 @@ async fn from_one_replica_to_eight_and_back_under_two_writers_nothing_is_lost() 
 
 #[tokio::test(start_paused = true)]
 async fn a_member_that_leaves_takes_nothing_more_and_is_kept_until_the_others_have_what_it_took() {
+    let _bounded =
+        bounded("a_member_that_leaves_takes_nothing_more_and_is_kept_until_the_others_have_what_it_took");
     let world = World::new(3);
     let a = world.client("a");
     // Only the third hears this.
@@ -224,6 +243,7 @@ async fn apply(world: &World, server: u8, epoch: u64) -> Refusal {
 
 #[tokio::test(start_paused = true)]
 async fn a_member_that_is_lost_goes_when_an_administrator_insists() {
+    let _bounded = bounded("a_member_that_is_lost_goes_when_an_administrator_insists");
     let world = World::new(2);
     let a = world.client("a");
     a.write("home/f", "kept").await.unwrap();
@@ -245,6 +265,7 @@ async fn a_member_that_is_lost_goes_when_an_administrator_insists() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replica_moves_to_another_server_while_a_client_works() {
+    let _bounded = bounded("a_replica_moves_to_another_server_while_a_client_works");
     let world = World::new(3);
     admin(&world, 1, remove(3, true)).await.unwrap();
     settled(&world, &[1, 2]).await;
@@ -263,6 +284,7 @@ async fn a_replica_moves_to_another_server_while_a_client_works() {
 
 #[tokio::test(start_paused = true)]
 async fn the_scm_that_dies_while_somebody_leaves_goes_on_with_it_when_it_is_back() {
+    let _bounded = bounded("the_scm_that_dies_while_somebody_leaves_goes_on_with_it_when_it_is_back");
     let world = World::new(3);
     let a = world.client("a");
     a.write("home/f", "one").await.unwrap();
@@ -278,6 +300,7 @@ async fn the_scm_that_dies_while_somebody_leaves_goes_on_with_it_when_it_is_back
 
 #[tokio::test(start_paused = true)]
 async fn a_locked_volume_waits_and_one_out_of_service_answers_nothing() {
+    let _bounded = bounded("a_locked_volume_waits_and_one_out_of_service_answers_nothing");
     let world = World::new(1);
     let a = world.client("a");
     a.write("home/f", "one").await.unwrap();
