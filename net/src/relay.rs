@@ -27,6 +27,9 @@ pub struct Faults {
     pub deaf: bool,
     /// All to clients are lost.
     pub mute: bool,
+    /// Bytes of a second that the line carries in each direction; what comes faster waits in line, and what
+    /// would wait for longer than a second is lost, as at a router.
+    pub rate: Option<u32>,
 }
 
 impl Faults {
@@ -51,14 +54,20 @@ struct State {
     seed: u64,
     passed: u64,
     lost: u64,
+    /// When the line will have carried what waits: towards the server, towards the clients.
+    carried: [tokio::time::Instant; 2],
 }
+
+/// The longest that a packet waits for a slow line.
+const LINE: Duration = Duration::from_secs(1);
 
 impl Relay {
     /// Relays to this server.
     pub async fn start(server: SocketAddr) -> io::Result<Relay> {
         let front = Arc::new(UdpSocket::bind(("127.0.0.1", 0)).await?);
         let address = front.local_addr()?;
-        let state = State { server, faults: Faults::default(), path: 0, seed: 1, passed: 0, lost: 0 };
+        let carried = [tokio::time::Instant::now(); 2];
+        let state = State { server, faults: Faults::default(), path: 0, seed: 1, passed: 0, lost: 0, carried };
         let state = Arc::new(Mutex::new(state));
         let task = tokio::spawn(run(front, state.clone()));
         Ok(Relay { address, state, task })
@@ -117,7 +126,7 @@ async fn run(front: Arc<UdpSocket>, state: Arc<Mutex<State>>) {
         let Ok((length, client)) = front.recv_from(&mut buffer).await else { continue };
         let (fate, server, number) = {
             let mut state = lock(&state);
-            (state.draw(|faults| faults.deaf), state.server, state.path)
+            (state.draw(0, length), state.server, state.path)
         };
         let Some(delay) = fate else { continue };
         if paths.get(&client).is_none_or(|path| path.number != number) {
@@ -143,7 +152,7 @@ async fn answers(front: Arc<UdpSocket>, back: Arc<UdpSocket>, client: SocketAddr
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        let fate = lock(&state).draw(|faults| faults.mute);
+        let fate = lock(&state).draw(1, length);
         let Some(delay) = fate else { continue };
         let (front, packet) = (front.clone(), buffer[..length].to_vec());
         after(delay, async move { drop(front.send_to(&packet, client).await) }).await;
@@ -162,11 +171,26 @@ async fn after(delay: Duration, send: impl Future<Output = ()> + Send + 'static)
 
 impl State {
     /// How long a packet is under way, unless it is lost.
-    fn draw(&mut self, dark: impl Fn(&Faults) -> bool) -> Option<Duration> {
+    fn draw(&mut self, direction: usize, length: usize) -> Option<Duration> {
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let lost = dark(&self.faults) || ((self.seed >> 33) % 100) < u64::from(self.faults.loss);
+        let dark = [self.faults.deaf, self.faults.mute][direction];
+        let drawn = ((self.seed >> 33) % 100) < u64::from(self.faults.loss);
+        let queued = self.queue(direction, length);
+        let lost = dark || drawn || queued.is_none();
         *(if lost { &mut self.lost } else { &mut self.passed }) += 1;
-        (!lost).then_some(self.faults.delay)
+        queued.filter(|_| !lost).map(|queued| queued + self.faults.delay)
+    }
+
+    /// How long a packet waits for the line, unless the line is full.
+    fn queue(&mut self, direction: usize, length: usize) -> Option<Duration> {
+        let Some(rate) = self.faults.rate else { return Some(Duration::ZERO) };
+        let now = tokio::time::Instant::now();
+        let begins = self.carried[direction].max(now);
+        if begins - now > LINE {
+            return None;
+        }
+        self.carried[direction] = begins + Duration::from_secs_f64(length as f64 / f64::from(rate.max(1)));
+        Some(self.carried[direction] - now)
     }
 }
 
