@@ -123,7 +123,11 @@ fn replicas(programs: &Programs, dir: &Path, laptops: &[Laptop]) -> anyhow::Resu
             last = look().and_then(|there| same((name, &there), ("all together", &all)));
             last.is_ok()
         });
-        agreed.or(last)?;
+        if agreed.is_err() {
+            let work = laptop.work().to_string_lossy().into_owned();
+            let status = laptop.cfs(&["status", &work]).unwrap_or_else(|error| error.to_string());
+            return last.with_context(|| format!("{name}, 120 s after the last fault, whose client says\n{status}"));
+        }
     }
     Ok(())
 }

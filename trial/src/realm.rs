@@ -71,6 +71,10 @@ impl<'a> Realm<'a> {
         for number in 1..=count {
             realm.add(number)?;
         }
+        // The root volume was made on the first server, when there was no other.
+        for number in 2..=count {
+            realm.volutil(&["add-replica", "/", &format!("server{number}")])?;
+        }
         realm.volutil(&["create", "work"])?;
         let addresses: String = realm.servers.iter().map(|server| format!(" {}", server.relay.local_addr())).collect();
         fs::copy(realm.servers[0].dir.join("ca.pem"), dir.join("ca.pem"))?;
