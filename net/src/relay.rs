@@ -67,7 +67,8 @@ impl Relay {
         let front = Arc::new(UdpSocket::bind(("127.0.0.1", 0)).await?);
         let address = front.local_addr()?;
         let carried = [tokio::time::Instant::now(); 2];
-        let state = State { server, faults: Faults::default(), path: 0, seed: 1, passed: 0, lost: 0, carried };
+        let state =
+            State { server, faults: Faults::default(), path: 0, seed: 1, passed: 0, lost: 0, carried };
         let state = Arc::new(Mutex::new(state));
         let task = tokio::spawn(run(front, state.clone()));
         Ok(Relay { address, state, task })

@@ -30,7 +30,8 @@ pub enum Rule {
 /// The rule that a `.codamerge` has for a name: that of the last pattern that matches.
 pub fn rule_for(rules: &[u8], name: &[u8]) -> Option<Rule> {
     let text = String::from_utf8_lossy(rules);
-    let rules = text.lines().filter_map(|line| {
+    // The last rule that matches is the first from behind.
+    text.lines().rev().find_map(|line| {
         let mut words = line.split('#').next()?.split_whitespace();
         let pattern = words.next()?;
         let rule = match words.next()? {
@@ -39,8 +40,7 @@ pub fn rule_for(rules: &[u8], name: &[u8]) -> Option<Rule> {
             _ => return None,
         };
         matches(pattern.as_bytes(), name).then_some(rule)
-    });
-    rules.last()
+    })
 }
 
 /// Whether a name is one that a pattern with `*` and `?` means.

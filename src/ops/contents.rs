@@ -329,12 +329,7 @@ impl Core {
 
     /// A row with contents that came along, in a container; and the container that it had before. One member's
     /// word is no promise: whether it is the latest version is asked when it is wanted.
-    fn row_along(
-        &self,
-        id: ObjectId,
-        status: Status,
-        contents: Bytes,
-    ) -> Result<Option<((Option<u64>, Row), Scratch<'_>)>> {
+    fn row_along(&self, id: ObjectId, status: Status, contents: Bytes) -> Result<Option<Along<'_>>> {
         let Some(sibling) = status.siblings.first().cloned() else { return Ok(None) };
         if *blake3::hash(&contents).as_bytes() != sibling.hash || status.in_conflict() {
             return Ok(None);
@@ -353,6 +348,9 @@ impl Core {
         Ok(Some(((old, Row { data, writing: false, ..row }), scratch)))
     }
 }
+
+/// A row whose contents lie in a scratch container, and the container that it had before.
+type Along<'a> = ((Option<u64>, Row), Scratch<'a>);
 
 fn is_other_version(code: Code) -> bool {
     matches!(code, Code::Gone | Code::NeedsResolve | Code::NoEntry | Code::Invalid)

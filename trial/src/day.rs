@@ -64,8 +64,7 @@ fn through(day: &Day, programs: &Programs, dir: &Path, realm: &Realm, laptop: &L
         Ok(())
     })?;
 
-    let cafe =
-        Faults { rate: Some(8_000), loss: 10, delay: Duration::from_millis(40), ..Faults::default() };
+    let cafe = Faults { rate: Some(8_000), loss: 10, delay: Duration::from_millis(40), ..Faults::default() };
     realm.networks(cafe);
     phase("café: 64 kbit/s, one packet of ten lost", || {
         desk.edit("letter", 3, "café")?;
@@ -88,7 +87,9 @@ fn through(day: &Day, programs: &Programs, dir: &Path, realm: &Realm, laptop: &L
         let fresh = second.root();
         until(Duration::from_secs(20), "the realm is there", || fs::read_dir(&fresh).is_ok())?;
         same(("a second client", &tree(&second.work(), &incidental)?), ("the twin", &there))?;
-        for (number, others) in [(1, ["server2", "server3"]), (2, ["server1", "server3"]), (3, ["server1", "server2"])] {
+        for (number, others) in
+            [(1, ["server2", "server3"]), (2, ["server1", "server3"]), (3, ["server1", "server2"])]
+        {
             let name = format!("only-server{number}");
             let alone = Laptop::new(programs, dir, &name)?;
             let root = alone.root();

@@ -65,7 +65,9 @@ fn through(
         for one in 0..2 {
             let name = format!("writer{number}{one}");
             let own = laptop.work().join(&name);
-            until(Duration::from_secs(20), "a directory is made", || fs::create_dir(&own).is_ok() || own.exists())?;
+            until(Duration::from_secs(20), "a directory is made", || {
+                fs::create_dir(&own).is_ok() || own.exists()
+            })?;
             let (stop, seed) = (stop.clone(), plan.seed * 100 + number * 10 + one);
             let thread = std::thread::Builder::new().name(name.clone());
             writers.push((name, thread.spawn(move || writer::write(own, seed, stop))?));
@@ -112,7 +114,8 @@ fn replicas(programs: &Programs, dir: &Path, laptops: &[Laptop]) -> anyhow::Resu
         let laptop = Laptop::new(programs, dir, &name)?;
         let root = laptop.root();
         until(Duration::from_secs(20), "the realm is there", || fs::read_dir(&root).is_ok())?;
-        let others: Vec<String> = (1..=3).filter(|other| *other != number).map(|n| format!("server{n}")).collect();
+        let others: Vec<String> =
+            (1..=3).filter(|other| *other != number).map(|n| format!("server{n}")).collect();
         laptop.cfs(&["disconnect", &others[0], &others[1]])?;
         alone.push((name, laptop));
     }
@@ -126,7 +129,8 @@ fn replicas(programs: &Programs, dir: &Path, laptops: &[Laptop]) -> anyhow::Resu
         if agreed.is_err() {
             let work = laptop.work().to_string_lossy().into_owned();
             let status = laptop.cfs(&["status", &work]).unwrap_or_else(|error| error.to_string());
-            return last.with_context(|| format!("{name}, 120 s after the last fault, whose client says\n{status}"));
+            return last
+                .with_context(|| format!("{name}, 120 s after the last fault, whose client says\n{status}"));
         }
     }
     Ok(())

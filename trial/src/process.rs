@@ -34,7 +34,11 @@ impl Process {
     /// Sends it a signal.
     pub fn signal(&self, signal: i32) -> anyhow::Result<()> {
         // SAFETY: a plain system call on a process of ours that is not waited for yet.
-        ensure!(unsafe { libc::kill(self.child.id() as i32, signal) } == 0, "the process is gone: {}", self.said());
+        ensure!(
+            unsafe { libc::kill(self.child.id() as i32, signal) } == 0,
+            "the process is gone: {}",
+            self.said()
+        );
         Ok(())
     }
 
@@ -74,7 +78,8 @@ impl Drop for Process {
 
 /// The standard output of a program that must succeed.
 pub fn said(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{:?}", command.get_program()))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("{:?}", command.get_program()))?;
     ensure!(
         output.status.success(),
         "{command:?}: {}\n{}{}",

@@ -76,7 +76,8 @@ impl<'a> Realm<'a> {
             realm.volutil(&["add-replica", "/", &format!("server{number}")])?;
         }
         realm.volutil(&["create", "work"])?;
-        let addresses: String = realm.servers.iter().map(|server| format!(" {}", server.relay.local_addr())).collect();
+        let addresses: String =
+            realm.servers.iter().map(|server| format!(" {}", server.relay.local_addr())).collect();
         fs::copy(realm.servers[0].dir.join("ca.pem"), dir.join("ca.pem"))?;
         fs::write(dir.join("realms"), format!("{REALM}{addresses} ca=ca.pem\n"))?;
         Ok(realm)
@@ -149,7 +150,13 @@ impl<'a> Realm<'a> {
     pub fn volutil(&self, words: &[&str]) -> anyhow::Result<String> {
         let scm = &self.servers[0];
         let host = scm.relay.local_addr().to_string();
-        said(Command::new(&self.programs.volutil).arg("--dir").arg(&scm.dir).args(["--host", &host]).args(words))
+        said(
+            Command::new(&self.programs.volutil)
+                .arg("--dir")
+                .arg(&scm.dir)
+                .args(["--host", &host])
+                .args(words),
+        )
     }
 
     /// Ends all servers and looks whether their stores are sound.

@@ -27,7 +27,10 @@ impl Desk {
             for number in 0..count {
                 let place = dir.join(name).join(format!("part{}", number / 50));
                 fs::create_dir_all(&place)?;
-                fs::write(place.join(format!("file{number}")), format!("{name} {number}\n").repeat(number % 97))?;
+                fs::write(
+                    place.join(format!("file{number}")),
+                    format!("{name} {number}\n").repeat(number % 97),
+                )?;
             }
             symlink("part0/file1", dir.join(name).join("link"))?;
             Ok(())
@@ -76,11 +79,14 @@ impl Desk {
             let mut text = String::from("CREATE TABLE IF NOT EXISTS t (phase TEXT, n INTEGER);\n");
             for round in 0..rounds {
                 text += "BEGIN;\n";
-                (0..10).for_each(|n| text += &format!("INSERT INTO t VALUES ('{phase}', {});\n", round * 10 + n));
+                (0..10).for_each(|n| {
+                    text += &format!("INSERT INTO t VALUES ('{phase}', {});\n", round * 10 + n)
+                });
                 text += "COMMIT;\n";
             }
             said(Command::new("sqlite3").arg(dir.join("rows.db")).arg(text))?;
-            let sound = said(Command::new("sqlite3").arg(dir.join("rows.db")).arg("PRAGMA integrity_check;"))?;
+            let sound =
+                said(Command::new("sqlite3").arg(dir.join("rows.db")).arg("PRAGMA integrity_check;"))?;
             ensure!(sound.trim() == "ok", "{}: {sound}", dir.display());
             Ok(())
         })
@@ -95,7 +101,10 @@ impl Desk {
                 git(&place, &["init", "--quiet", "--initial-branch=main"])?;
             }
             for number in 0..20 {
-                fs::write(place.join(format!("source{number}")), format!("{phase} {number}\n").repeat(number + 1))?;
+                fs::write(
+                    place.join(format!("source{number}")),
+                    format!("{phase} {number}\n").repeat(number + 1),
+                )?;
             }
             git(&place, &["add", "."])?;
             git(&place, &["commit", "--quiet", "-m", phase])?;

@@ -71,14 +71,20 @@ impl Promises {
                 }
             };
             if !held.iter().any(|hold| hold.allows(found.as_deref())) {
-                let shown = found.map(|bytes| String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned());
-                wrong.push(format!("{}/{name}: {shown:?} is there; promised: {}", dir.display(), brief(held)));
+                let shown =
+                    found.map(|bytes| String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned());
+                wrong.push(format!(
+                    "{}/{name}: {shown:?} is there; promised: {}",
+                    dir.display(),
+                    brief(held)
+                ));
             }
         }
         match fs::read_dir(dir) {
             Ok(entries) => {
                 let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-                wrong.extend(names.filter(|name| !self.knows(name)).map(|name| format!("nobody made {name}")));
+                wrong
+                    .extend(names.filter(|name| !self.knows(name)).map(|name| format!("nobody made {name}")));
             }
             Err(error) => wrong.push(format!("{}: {error}", dir.display())),
         }
@@ -94,7 +100,9 @@ fn brief(held: &[Hold]) -> String {
     let one = |hold: &Hold| match hold {
         Hold::Nothing => "nothing".to_owned(),
         Hold::Bytes(bytes) => format!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(20)])),
-        Hold::Beginning(bytes) => format!("a beginning of {:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(20)])),
+        Hold::Beginning(bytes) => {
+            format!("a beginning of {:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(20)]))
+        }
     };
     held.iter().map(one).collect::<Vec<_>>().join(" or ")
 }
