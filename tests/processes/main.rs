@@ -7,5 +7,7 @@ mod conflict;
 mod demo;
 mod failover;
 mod killed;
+mod net;
+mod partitions;
 mod servers;
 mod world;

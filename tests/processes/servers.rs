@@ -4,7 +4,7 @@ use std::{fs, io, time::Duration};
 
 use crate::{
     support,
-    world::{World, timed},
+    world::{World, output, timed},
 };
 
 fn text(n: usize) -> String {
@@ -44,6 +44,36 @@ fn a_server_that_hangs_costs_a_single_stall() {
     }
     world.server(3).signal(libc::SIGCONT);
     assert_eq!(fs::read_to_string(world.path("stalled")).unwrap(), "x");
+}
+
+#[test]
+fn with_all_servers_stopped_the_root_df_and_cfs_answer_at_once() {
+    let Some(world) = World::new(2) else { return };
+    fs::write(world.path("cached"), "x").unwrap();
+    let (mount, cached) = (world.room.mount(), world.path("cached"));
+    let both = |signal| (1..=2).for_each(|server| world.server(server).signal(signal));
+    both(libc::SIGSTOP);
+    let quick = |what: &str, work: &dyn Fn()| {
+        let took = (0..5).map(|_| timed(work).1).min().expect("five times");
+        assert!(took < Duration::from_millis(100), "{what} took {took:?}");
+    };
+    std::thread::scope(|scope| {
+        // Somebody waits for the servers meanwhile.
+        let writer = scope.spawn(|| fs::write(world.path("waits"), "x"));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!writer.is_finished());
+        quick("stat of the root", &|| drop(fs::metadata(&mount).unwrap()));
+        quick("listing the root", &|| assert_eq!(fs::read_dir(&mount).unwrap().count(), 1));
+        quick("stat of what is cached", &|| drop(fs::metadata(&cached).unwrap()));
+        quick("reading what is cached", &|| drop(fs::read(&cached).unwrap()));
+        quick("df", &|| drop(output(std::process::Command::new("df").arg(&mount))));
+        for line in ["status", "listcache", "whereis .", "getfid cached", "events -last"] {
+            quick(line, &|| drop(world.cfs(line)));
+        }
+        assert!(!writer.is_finished());
+        both(libc::SIGCONT);
+        writer.join().unwrap().unwrap();
+    });
 }
 
 #[test]

@@ -171,6 +171,24 @@ impl World {
         self.venus.as_mut().expect("it runs")
     }
 
+    /// What `cfs` prints; it must succeed.
+    pub fn cfs(&self, line: &str) -> String {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let socket = self.room.state().join("venus.sock");
+        let exit = cfs::run(
+            line.split_whitespace().map(Into::into).collect(),
+            cfs::World {
+                connect: &mut |_, hint| cfs::socket::connect(Some(&socket), hint),
+                input: &mut std::io::empty(),
+                out: &mut out,
+                err: &mut err,
+                here: self.room.mount().join("demo/home"),
+            },
+        );
+        assert_eq!(exit.code(), 0, "cfs {line}: {}", String::from_utf8_lossy(&err));
+        String::from_utf8(out).unwrap()
+    }
+
     fn log(&self, name: &str) -> fs::File {
         let path = self.room.dir.path().join(format!("{name}.log"));
         fs::File::options().create(true).append(true).open(path).unwrap()
