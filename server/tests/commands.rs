@@ -468,10 +468,11 @@ async fn volumes_are_cloned_backed_up_dumped_restored_and_purged() {
     assert!(well(place.run("volutil info src")).contains("maxquota = 1000, minquota = 0, maxfiles = 0"));
     assert_eq!(well(place.run("volutil lock src")), "Locked volume 7f000002\n");
     assert_eq!(well(place.run("volutil unlock src")), "Volume 7f000002 is unlocked.\n");
+    // A client that acknowledges nothing, as this one, was fenced meanwhile: each look is a new one's.
     well(place.run("volutil offline src --yes"));
-    assert_eq!(client.read("src", 1).await, None);
+    assert_eq!(place.client("one").await.read("src", 1).await, None);
     well(place.run("volutil online src"));
-    assert_eq!(client.read("src", 1).await.as_deref(), Some("first"));
+    assert_eq!(place.client("one").await.read("src", 1).await.as_deref(), Some("first"));
     assert!(well(place.run("volutil salvage src")).contains("all 2 members are equal"));
 
     // Stores are sound after all that.
