@@ -228,20 +228,25 @@ impl Cluster {
 
     /// The whole state of a replica of `home`, as a peer would hear it.
     pub async fn state(&self, id: u8) -> Vec<wire::ObjectState> {
+        self.told(id).await.unwrap_or_else(|refused| panic!("{refused}"))
+    }
+
+    /// The same, or why it says nothing.
+    async fn told(&self, id: u8) -> Result<Vec<wire::ObjectState>, String> {
         let mut meet = wire::Meet { volume: self.home.0, ..Default::default() };
         let mut objects = Vec::new();
         loop {
             let body = Some(request::Body::Meet(meet.clone()));
             let request = wire::Request { body, ..Default::default() };
             let (response, _) = self.server(id).call(Identity::Admin, request, Bytes::new()).await;
-            let Some(Body::Met(met)) = response.body else { panic!("{response:?}") };
+            let Some(Body::Met(met)) = response.body else { return Err(format!("{response:?}")) };
             (meet.incarnation, meet.since) = (met.incarnation, met.upto);
             objects.extend(met.objects);
             if met.last {
                 let key = |o: &wire::ObjectState| o.fid.map(|fid| (fid.vnode, fid.unique));
                 objects.sort_by_key(key);
                 objects.dedup_by_key(|o| key(o));
-                return objects;
+                return Ok(objects);
             }
         }
     }
@@ -251,7 +256,11 @@ impl Cluster {
         let running: Vec<u8> = self.ids().into_iter().filter(|id| self.runs(*id)).map(|id| id.0).collect();
         let first = self.state(running[0]).await;
         for id in &running[1..] {
-            let other = self.state(*id).await;
+            // A member that was added a moment ago holds nothing yet.
+            let other = match self.told(*id).await {
+                Ok(other) => other,
+                Err(refused) => return Some(format!("{id} says {refused}")),
+            };
             if let Some((a, b)) = first.iter().zip(&other).find(|(a, b)| a != b) {
                 return Some(format!("at {}: {a:?}\nat {id}: {b:?}", running[0]));
             }
