@@ -214,6 +214,11 @@ impl Model {
                 explained.push((Some(id), op.end()));
             }
         }
+        if let Value::Written(id) = seen
+            && self.was_moved_from(name, id, view)
+        {
+            explained.push((Some(id), self.operations[id].end()));
+        }
         let mut superseded_by = None;
         for (id, end) in &explained {
             match self.superseded(name, *id, *end, view) {
@@ -231,6 +236,38 @@ impl Model {
             }
             None => format!("{name}: shows {seen:?}, which no operation explains"),
         })
+    }
+
+    /// Whether what an operation wrote to had this name once, and was renamed in a way that the reader need not know
+    /// of: a store goes to the file, whatever its name is by then.
+    fn was_moved_from(&self, name: &str, id: OpId, view: View) -> bool {
+        let known = |op: &Operation| {
+            let known_before = view.begun.checked_sub(view.slack);
+            known_before.is_some_and(|known_before| op.end().is_some_and(|end| end < known_before))
+                && view.only.is_none_or(|client| op.client == client)
+        };
+        let mut names = vec![name];
+        let mut at = 0;
+        while at < names.len() {
+            let from = names[at];
+            at += 1;
+            for (_, rename) in self.on(from) {
+                if rename.effects[from] != Value::Absent
+                    || rename.begun > view.ended
+                    || (at == 1 && known(rename))
+                {
+                    continue;
+                }
+                let to = rename.effects.iter().find(|(_, value)| **value == Value::Moved);
+                if let Some((to, _)) = to
+                    && !names.contains(&to.as_str())
+                {
+                    names.push(to);
+                }
+            }
+        }
+        let wrote = &self.operations[id].effects;
+        names[1..].iter().any(|name| wrote.get(*name) == Some(&Value::Written(id)))
     }
 
     /// The acknowledged operation that lies between the one that ended at `end` and the reading.
@@ -389,6 +426,20 @@ mod tests {
         assert!(model.may_see("a", Value::Written(first), View { slack: s(9), ..seen_at(5) }).is_ok());
         assert!(model.may_see("a", Value::Written(first), View { only: Some(0), ..seen_at(5) }).is_ok());
         assert!(model.may_see("a", Value::Written(first), View { only: Some(1), ..seen_at(5) }).is_err());
+    }
+
+    #[test]
+    fn who_need_not_know_of_a_rename_sees_later_stores_under_the_old_name() {
+        let mut model = Model::default();
+        write(&mut model, 0, 1, Some(2));
+        let moved = |_| vec![("a".into(), Value::Absent), ("b".into(), Value::Moved)];
+        let rename = model.begin(0, "rename".into(), s(3), moved);
+        model.end(rename, Outcome::Done(s(4)));
+        let later = model.begin(1, "write".into(), s(5), |id| vec![("b".into(), Value::Written(id))]);
+        model.end(later, Outcome::Done(s(6)));
+        let apart = View { only: Some(1), ..seen_at(9) };
+        assert!(model.may_see("a", Value::Written(later), apart).is_ok());
+        assert!(model.may_see("a", Value::Written(later), seen_at(9)).is_err());
     }
 
     #[test]
