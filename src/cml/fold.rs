@@ -95,7 +95,8 @@ pub fn fold<E>(
                 folded.changed.insert(log, left);
             }
         }
-        for forgotten in folded.forgotten[from..].to_vec() {
+        let lost: Vec<Forgotten> = folded.forgotten[from..].to_vec();
+        for forgotten in lost {
             if let Some(new) = &mut folded.new {
                 forgotten.out_of_record(new);
             }

@@ -227,7 +227,7 @@ fn draw(
             Op::Rename { from, from_name, to: dir, to_name: name, fid: place.fid, replaced }
         }
         _ => {
-            let value = (second % 2 == 0).then(|| vec![second]);
+            let value = second.is_multiple_of(2).then(|| vec![second]);
             Op::SetXattr { fid: place?.fid, name: b"user.x".to_vec(), value }
         }
     })
