@@ -11,7 +11,7 @@ use crate::location::{change::volume_of, vrlist};
 pub struct Add {
     /// The volume.
     pub volume: String,
-    /// SERVER[:PARTITION], by name or id.
+    /// `SERVER[:PARTITION]`, by name or id.
     pub server: String,
     /// Bytes per second at which it fetches what is there (K, M, G) [default: as fast as it can].
     #[arg(long, value_parser = rate)]
@@ -26,7 +26,7 @@ pub struct Add {
 pub struct Remove {
     /// The volume.
     pub volume: String,
-    /// SERVER[:PARTITION], by name or id.
+    /// `SERVER[:PARTITION]`, by name or id.
     pub server: String,
     /// At once, with whatever only it had: for a server that is lost.
     #[arg(long)]
