@@ -100,8 +100,10 @@ impl Core {
         let bytes = state.contents;
         let mut lines = Vec::new();
         for pending in state.queue.values().take(most) {
-            let record = self.record_of(pending.entry.log)?;
-            let (fid, name) = subject(&record);
+            // One that members took a moment ago is off the log already.
+            let row = self.cache.store(|store| store.logged(pending.entry.log))?;
+            let Some(row) = row else { continue };
+            let (fid, name) = subject(&row.record);
             lines.push(Line {
                 verb: pending.entry.verb,
                 id: outbox.object(fid),
