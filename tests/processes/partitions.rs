@@ -32,7 +32,7 @@ fn write(path: PathBuf) -> Duration {
 #[test]
 fn a_server_behind_a_silent_firewall_dies_once_and_lossy_lines_kill_nobody() {
     let Some(net) = Net::new() else { return };
-    let Some(mut world) = World::new(3) else { return };
+    let Some(world) = World::new(3) else { return };
     write(world.path("before"));
     assert_eq!(believed(&world), ["up", "up", "up"]);
 
