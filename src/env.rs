@@ -5,13 +5,11 @@
 //! a clock, a socket, an environment variable or a disk, but for the SQLite database under `store`.
 //! Waiting is done with `tokio::time`, whose clock the simulator owns.
 
-use std::{io, pin::Pin, sync::Arc};
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
+pub use coda_proto::service::{BoxFuture, CallError, Priority};
 use coda_proto::wire;
-
-/// A boxed future of the core.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Where a server can be reached, and whose certificate it must show.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,23 +22,6 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// Why a call brought no answer. A refusal is an answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// The port is closed, the host unreachable, or the connection was closed: death at once.
-    #[error("unreachable: {0}")]
-    Unreachable(String),
-    /// No sign of life on this call for the silence limit.
-    #[error("silent")]
-    Silent,
-    /// It is not the realm's server: its certificate does not convince.
-    #[error("not trusted: {0}")]
-    Untrusted(String),
-    /// It answers nonsense.
-    #[error("malformed answer: {0}")]
-    Malformed(String),
-}
-
 /// An answer with its bulk bytes.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -48,15 +29,6 @@ pub struct Answer {
     pub response: wire::Response,
     /// What came behind it.
     pub bulk: Bytes,
-}
-
-/// A call's urgency: foreground before background.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Priority {
-    /// Prefetch, probes, the trickle.
-    Background,
-    /// Somebody waits.
-    Foreground,
 }
 
 /// One long-lived stream to a server: its events in order, and our acknowledgements back.

@@ -32,6 +32,7 @@ mod transport;
 pub mod trust;
 
 use coda_proto::ServerId;
+pub use coda_proto::service::{CallError, Priority};
 
 pub use authority::Authority;
 pub use credentials::Credentials;
@@ -51,30 +52,4 @@ pub struct Target {
     pub port: u16,
     /// The server it must be; `None`: any of the realm.
     pub server: Option<ServerId>,
-}
-
-/// Why a call brought no answer. A refusal is an answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// The port is closed, the host unreachable, or the connection was closed: death at once.
-    #[error("unreachable: {0}")]
-    Unreachable(String),
-    /// No sign of life on this call for the silence limit.
-    #[error("silent")]
-    Silent,
-    /// It is not the realm's server: its certificate does not convince.
-    #[error("not trusted: {0}")]
-    Untrusted(String),
-    /// It answers nonsense.
-    #[error("malformed answer: {0}")]
-    Malformed(String),
-}
-
-/// A call's urgency: where both have bytes to send, the foreground's go first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Priority {
-    /// Nobody waits.
-    Background,
-    /// Somebody waits.
-    Foreground,
 }

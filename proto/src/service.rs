@@ -1,4 +1,4 @@
-//! What a server is to whoever carries its messages: QUIC in life, a seed in the simulator.
+//! What a server is to whoever carries its messages, and how a call to it ends: QUIC in life, a seed in the simulator.
 
 use std::{future::Future, pin::Pin};
 
@@ -18,6 +18,32 @@ pub enum Identity {
     Server(ServerId),
     /// An administrator, by the realm's admin key.
     Admin,
+}
+
+/// Why a call brought no answer. A refusal is an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The port is closed, the host unreachable, or the connection was closed: death at once.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// No sign of life on this call for the silence limit.
+    #[error("silent")]
+    Silent,
+    /// It is not the realm's server: its certificate does not convince.
+    #[error("not trusted: {0}")]
+    Untrusted(String),
+    /// It answers nonsense.
+    #[error("malformed answer: {0}")]
+    Malformed(String),
+}
+
+/// A call's urgency: where both have bytes to send, the foreground's go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Nobody waits: prefetch, probes, the trickle.
+    Background,
+    /// Somebody waits.
+    Foreground,
 }
 
 /// The events of one session, in order.

@@ -122,9 +122,9 @@ impl Env for NetEnv {
         priority: Priority,
         silence: Duration,
     ) -> BoxFuture<'static, Result<Answer, CallError>> {
-        let call = self.dialer.call(&target(to), request, bulk, urgency(priority), silence);
+        let call = self.dialer.call(&target(to), request, bulk, priority, silence);
         Box::pin(async move {
-            let (response, bulk) = call.await.map_err(call_error)?;
+            let (response, bulk) = call.await?;
             Ok(Answer { response, bulk })
         })
     }
@@ -137,7 +137,7 @@ impl Env for NetEnv {
     ) -> BoxFuture<'static, Result<Session, CallError>> {
         let session = self.dialer.session(&target(to), hello, silence);
         Box::pin(async move {
-            let (welcome, stream) = session.await.map_err(call_error)?;
+            let (welcome, stream) = session.await?;
             Ok((welcome, Box::new(Stream(stream)) as Box<dyn SessionStream>))
         })
     }
@@ -170,31 +170,15 @@ struct Stream(coda_net::SessionStream);
 
 impl SessionStream for Stream {
     fn next(&mut self) -> BoxFuture<'_, Result<wire::Event, CallError>> {
-        Box::pin(async { self.0.next().await.map_err(call_error) })
+        Box::pin(self.0.next())
     }
     fn say(&mut self, word: wire::ClientWord) -> BoxFuture<'_, Result<(), CallError>> {
-        Box::pin(async move { self.0.say(word).await.map_err(call_error) })
+        Box::pin(self.0.say(word))
     }
 }
 
 fn target(to: &Endpoint) -> Target {
     Target { realm: to.realm.clone(), host: to.host.clone(), port: to.port, server: None }
-}
-
-fn urgency(priority: Priority) -> coda_net::Priority {
-    match priority {
-        Priority::Background => coda_net::Priority::Background,
-        Priority::Foreground => coda_net::Priority::Foreground,
-    }
-}
-
-fn call_error(error: coda_net::CallError) -> CallError {
-    match error {
-        coda_net::CallError::Unreachable(why) => CallError::Unreachable(why),
-        coda_net::CallError::Silent => CallError::Silent,
-        coda_net::CallError::Untrusted(why) => CallError::Untrusted(why),
-        coda_net::CallError::Malformed(why) => CallError::Malformed(why),
-    }
 }
 
 #[cfg(test)]
