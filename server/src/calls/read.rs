@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use coda_proto::{
-    BULK_LIMIT, Code, Dot, Fid, Kind, Refusal, Rights, Status, VolumeId,
+    BULK_LIMIT, Code, Dot, Fid, Kind, Refusal, Rights, Sibling, Status, VolumeId,
     id::{optional, required},
     merge::Head,
     wire::{self, response::Body},
@@ -219,6 +219,14 @@ fn found(view: &View<'_>, fid: Fid, caller: Caller) -> Result<(Head, Status), Re
     Ok((head, status))
 }
 
+/// The contents of an object that are wanted: those of this dot, or those that it shows.
+fn version(head: &Head, wanted: Option<Dot>) -> Option<&Sibling> {
+    match wanted {
+        Some(dot) => head.siblings.iter().find(|sibling| sibling.dot == dot),
+        None => head.shown_sibling(),
+    }
+}
+
 /// Whether all that is wanted lies in a hole of a container that is sound.
 fn is_hole(
     view: &View<'_>,
@@ -228,11 +236,7 @@ fn is_hole(
     offset: u64,
     length: usize,
 ) -> Result<bool, StoreError> {
-    let sibling = match wanted {
-        Some(dot) => head.siblings.iter().find(|sibling| sibling.dot == dot),
-        None => head.shown_sibling(),
-    };
-    let Some(sibling) = sibling.filter(|_| length > 0) else { return Ok(false) };
+    let Some(sibling) = version(head, wanted).filter(|_| length > 0) else { return Ok(false) };
     let Some(content) = view.content(head.fid, sibling.dot)? else { return Ok(false) };
     let Stored::Container(name) = &content.bytes else { return Ok(false) };
     Ok(volume.store().containers.is_hole(name, offset, length as u64)
@@ -247,18 +251,13 @@ fn contents(
     offset: u64,
     length: usize,
 ) -> Result<Bytes, Refusal> {
-    let sibling = match wanted {
-        Some(dot) => match head.siblings.iter().find(|sibling| sibling.dot == dot) {
-            Some(sibling) => sibling,
-            None => {
-                let why = format!("it no longer has the version {dot}");
-                return Err(Refusal::about(Code::Gone, head.fid, why));
-            }
-        },
-        None => match head.shown_sibling() {
-            Some(sibling) => sibling,
-            None => return Ok(Bytes::new()),
-        },
+    let sibling = match (version(head, wanted), wanted) {
+        (Some(sibling), _) => sibling,
+        (None, None) => return Ok(Bytes::new()),
+        (None, Some(dot)) => {
+            let why = format!("it no longer has the version {dot}");
+            return Err(Refusal::about(Code::Gone, head.fid, why));
+        }
     };
     if length == 0 || sibling.length == 0 {
         return Ok(Bytes::new());
