@@ -12,6 +12,23 @@ use coda_proto::{
 use tokio::time::{Instant, sleep};
 use world::{Client, Place, code};
 
+/// Two clients of a server, and a file that the first one made.
+struct Two {
+    a: Client,
+    b: Client,
+    file: Fid,
+    /// Its directory goes away with it.
+    _place: Place,
+}
+
+async fn two() -> Two {
+    let place = Place::new(Rights::ALL);
+    let server = place.open();
+    let (mut a, b) = (Client::new(&server, place.home, 1), Client::new(&server, place.home, 2));
+    let file = a.create(a.root(), "f").await.unwrap();
+    Two { a, b, file, _place: place }
+}
+
 async fn validate_volume(client: &Client, stamp: Option<wire::Stamp>) -> wire::VolumeAnswer {
     let ask = wire::VolumeVersion { volume: client.volume.0, stamp, stamps: Vec::new() };
     let ask = request::Body::ValidateVolumes(wire::ValidateVolumes { volumes: vec![ask] });
@@ -32,10 +49,7 @@ async fn validate(client: &Client, fid: Fid, digest: [u8; 16]) -> wire::ObjectAn
 
 #[tokio::test(start_paused = true)]
 async fn a_mutation_is_answered_only_when_its_break_is_acknowledged() {
-    let place = Place::new(Rights::ALL);
-    let server = place.open();
-    let (mut a, mut b) = (Client::new(&server, place.home, 1), Client::new(&server, place.home, 2));
-    let file = a.create(a.root(), "f").await.unwrap();
+    let Two { mut a, mut b, file, _place } = two().await;
     assert!(b.status(file).await.unwrap().promised);
     let writing = tokio::spawn(async move {
         a.store(file, b"new").await.unwrap();
@@ -68,10 +82,7 @@ async fn the_writer_keeps_its_own_promises_and_its_volume_stamp() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_wrote_something_is_promised_to_hear_of_the_next_change() {
-    let place = Place::new(Rights::ALL);
-    let server = place.open();
-    let (mut a, mut b) = (Client::new(&server, place.home, 1), Client::new(&server, place.home, 2));
-    let file = a.create(a.root(), "f").await.unwrap();
+    let Two { mut a, mut b, file, _place } = two().await;
     let applied = a.store(file, b"mine").await.unwrap();
     assert!(applied.statuses.iter().all(|status| status.promised));
     let writing = tokio::spawn(async move { b.store(file, b"yours").await });
@@ -81,10 +92,7 @@ async fn whoever_wrote_something_is_promised_to_hear_of_the_next_change() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_acknowledge_is_fenced_after_five_seconds() {
-    let place = Place::new(Rights::ALL);
-    let server = place.open();
-    let (mut a, b) = (Client::new(&server, place.home, 1), Client::new(&server, place.home, 2));
-    let file = a.create(a.root(), "f").await.unwrap();
+    let Two { mut a, b, file, _place } = two().await;
     b.status(file).await.unwrap();
     let start = Instant::now();
     a.store(file, b"new").await.unwrap();
@@ -97,10 +105,7 @@ async fn a_client_that_does_not_acknowledge_is_fenced_after_five_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retried_mutation_waits_for_the_break_of_its_first_attempt() {
-    let place = Place::new(Rights::ALL);
-    let server = place.open();
-    let (mut a, mut b) = (Client::new(&server, place.home, 1), Client::new(&server, place.home, 2));
-    let file = a.create(a.root(), "f").await.unwrap();
+    let Two { mut a, mut b, file, _place } = two().await;
     b.status(file).await.unwrap();
     let record = a.record(world::store_inline(file, b"new")).await;
     // The first attempt is given up before it is answered.
@@ -117,10 +122,7 @@ async fn a_retried_mutation_waits_for_the_break_of_its_first_attempt() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_client_gets_no_promises_for_a_minute() {
-    let place = Place::new(Rights::ALL);
-    let server = place.open();
-    let (mut a, mut b) = (Client::new(&server, place.home, 1), Client::new(&server, place.home, 2));
-    let file = a.create(a.root(), "f").await.unwrap();
+    let Two { mut a, mut b, file, _place } = two().await;
     b.status(file).await.unwrap();
     let writing = tokio::spawn(async move {
         a.store(file, b"new").await.unwrap();
@@ -141,10 +143,7 @@ async fn a_slow_client_gets_no_promises_for_a_minute() {
 
 #[tokio::test(start_paused = true)]
 async fn a_break_of_one_object_voids_the_promise_for_its_volume() {
-    let place = Place::new(Rights::ALL);
-    let server = place.open();
-    let (mut a, mut b) = (Client::new(&server, place.home, 1), Client::new(&server, place.home, 2));
-    let file = a.create(a.root(), "f").await.unwrap();
+    let Two { mut a, mut b, file, _place } = two().await;
     let stamp = validate_volume(&b, None).await.stamp;
     assert!(validate_volume(&b, stamp).await.valid);
     let writing = tokio::spawn(async move { a.store(file, b"new").await });
@@ -156,10 +155,8 @@ async fn a_break_of_one_object_voids_the_promise_for_its_volume() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_resumes_and_hears_what_it_missed() {
-    let place = Place::new(Rights::ALL);
-    let server = place.open();
-    let (mut a, mut b) = (Client::new(&server, place.home, 1), Client::new(&server, place.home, 2));
-    let file = a.create(a.root(), "f").await.unwrap();
+    let Two { mut a, mut b, file, _place } = two().await;
+    let server = a.server.clone();
     b.status(file).await.unwrap();
     let session = b.session;
     b.events.get_mut().unwrap().take();
@@ -173,10 +170,8 @@ async fn a_session_resumes_and_hears_what_it_missed() {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_a_client_that_has_been_gone_for_long() {
-    let place = Place::new(Rights::ALL);
-    let server = place.open();
-    let (mut a, mut b) = (Client::new(&server, place.home, 1), Client::new(&server, place.home, 2));
-    let file = a.create(a.root(), "f").await.unwrap();
+    let Two { mut a, mut b, file, _place } = two().await;
+    let server = a.server.clone();
     b.status(file).await.unwrap();
     let session = b.session;
     server.lost(session);

@@ -42,6 +42,16 @@ fn create(from: &mut Client, parent: Fid, name: &str) -> (Fid, Op) {
     (fid, Op::Create { parent, name: name.into(), fid, mode: 0o644, owner: 1 })
 }
 
+/// Two members, a client of each, and a file `f` in the root that both members hold.
+async fn two_with_a_file() -> (Cluster, Client, Client, Fid) {
+    let cluster = Cluster::new(2);
+    let (mut one, two) = (client(&cluster, 1), client(&cluster, 2));
+    let root = one.root();
+    let (fid, op) = create(&mut one, root, "f");
+    everywhere(&mut one, &[&two], op).await;
+    (cluster, one, two, fid)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_member_that_was_cut_off_is_equal_again_within_30_seconds() {
     let cluster = Cluster::new(3);
@@ -91,11 +101,8 @@ async fn a_server_that_was_down_is_equal_again_within_30_seconds_and_so_are_thos
 
 #[tokio::test(start_paused = true)]
 async fn what_was_written_at_both_sides_is_kept_at_both() {
-    let cluster = Cluster::new(2);
-    let (mut one, mut two) = (client(&cluster, 1), client(&cluster, 2));
+    let (cluster, mut one, mut two, fid) = two_with_a_file().await;
     let root = one.root();
-    let (fid, op) = create(&mut one, root, "f");
-    everywhere(&mut one, &[&two], op).await;
     cluster.cut(1, 2);
     one.store(fid, b"one").await.unwrap();
     two.store(fid, b"two").await.unwrap();
@@ -230,11 +237,8 @@ async fn what_a_meeting_changes_breaks_promises() {
 
 #[tokio::test(start_paused = true)]
 async fn a_directory_whose_listing_changes_by_what_happened_elsewhere_gets_a_new_version() {
-    let cluster = Cluster::new(2);
-    let (mut one, mut two) = (client(&cluster, 1), client(&cluster, 2));
+    let (cluster, mut one, mut two, fid) = two_with_a_file().await;
     let root = one.root();
-    let (fid, op) = create(&mut one, root, "f");
-    everywhere(&mut one, &[&two], op).await;
     cluster.cut(1, 2);
     one.remove(root, "f", fid).await.unwrap();
     let removed = one.past(root).await;

@@ -6,8 +6,9 @@ use coda_proto::{
 };
 
 use crate::{
-    SOON, client, create, everywhere,
+    SOON, client, everywhere,
     network::Cluster,
+    two_with_a_file,
     world::{Client, code, store_inline},
 };
 
@@ -24,11 +25,7 @@ async fn repair(client: &Client, fid: coda_proto::Fid, records: &[Record]) -> Re
 
 #[tokio::test(start_paused = true)]
 async fn of_two_versions_the_one_that_people_choose_is_left_at_every_member() {
-    let cluster = Cluster::new(2);
-    let (mut one, mut two) = (client(&cluster, 1), client(&cluster, 2));
-    let root = one.root();
-    let (fid, op) = create(&mut one, root, "f");
-    everywhere(&mut one, &[&two], op).await;
+    let (cluster, mut one, mut two, fid) = two_with_a_file().await;
     let early = one.record(store_inline(fid, b"chosen")).await;
     assert_eq!(code(repair(&one, fid, &[early]).await), Code::Invalid, "there is nothing to repair");
     cluster.cut(1, 2);
@@ -100,11 +97,8 @@ async fn a_directory_with_two_objects_of_one_name_and_two_lists_is_repaired_in_o
 
 #[tokio::test(start_paused = true)]
 async fn what_came_back_is_repaired_by_giving_it_a_place_or_removing_it() {
-    let cluster = Cluster::new(2);
-    let (mut one, mut two) = (client(&cluster, 1), client(&cluster, 2));
+    let (cluster, mut one, mut two, fid) = two_with_a_file().await;
     let root = one.root();
-    let (fid, op) = create(&mut one, root, "f");
-    everywhere(&mut one, &[&two], op).await;
     cluster.cut(1, 2);
     one.remove(root, "f", fid).await.unwrap();
     two.store(fid, b"new").await.unwrap();
@@ -131,11 +125,7 @@ async fn what_came_back_is_repaired_by_giving_it_a_place_or_removing_it() {
 
 #[tokio::test(start_paused = true)]
 async fn the_same_bytes_written_at_both_sides_are_no_conflict() {
-    let cluster = Cluster::new(2);
-    let (mut one, mut two) = (client(&cluster, 1), client(&cluster, 2));
-    let root = one.root();
-    let (fid, op) = create(&mut one, root, "f");
-    everywhere(&mut one, &[&two], op).await;
+    let (cluster, mut one, mut two, fid) = two_with_a_file().await;
     cluster.cut(1, 2);
     one.store(fid, b"same").await.unwrap();
     two.store(fid, b"same").await.unwrap();

@@ -8,8 +8,9 @@ use coda_proto::{
 };
 
 use crate::{
-    PAUSE, SOON, client, create, everywhere,
+    PAUSE, SOON, client,
     network::Cluster,
+    two_with_a_file,
     world::{Client, code},
 };
 
@@ -36,17 +37,14 @@ async fn refuses(client: &mut Client) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_restored_from_an_old_copy_serves_nothing_until_it_has_met_the_others() {
-    let mut cluster = Cluster::new(2);
-    let (mut one, mut two) = (client(&cluster, 1), client(&cluster, 2));
+    let (mut cluster, mut one, _, fid) = two_with_a_file().await;
     let root = one.root();
-    let (fid, op) = create(&mut one, root, "f");
-    everywhere(&mut one, &[&two], op).await;
     cluster.settle(SOON).await;
     cluster.stop(TWO);
     let copy = cluster.copy_disk(TWO);
     cluster.start(TWO);
     // What only the later life of its disk knew, and what the other member learned of it.
-    two = client(&cluster, 2);
+    let mut two = client(&cluster, 2);
     let lost = two.mkdir(root, "told").await.unwrap();
     tokio::time::sleep(PAUSE).await;
     cluster.settle(SOON).await;

@@ -245,8 +245,8 @@ async fn a_version_is_read_again_without_servers_and_after_a_restart() {
     assert_eq!(again.read("f").await.unwrap(), shown);
 }
 
-#[tokio::test(start_paused = true)]
-async fn objects_of_one_name_show_beside_each_other_after_their_machines() {
+/// Both made a directory `d` and something in it, apart, and have met.
+async fn directories_of_one_name() -> Parted {
     let parted = Parted::new();
     for client in [&parted.a, &parted.b] {
         client.ls("").await.unwrap();
@@ -257,6 +257,12 @@ async fn objects_of_one_name_show_beside_each_other_after_their_machines() {
     parted.b.mkdir("d").await.unwrap();
     parted.b.write("d/y", "y").await.unwrap();
     parted.meet().await;
+    parted
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_of_one_name_show_beside_each_other_after_their_machines() {
+    let parted = directories_of_one_name().await;
     let listed = names(&parted.a).await;
     assert_eq!(listed.len(), 2, "{listed:?}");
     assert_eq!(names(&parted.b).await, listed);
@@ -363,16 +369,7 @@ async fn both_are_kept_under_names_of_their_own() {
 
 #[tokio::test(start_paused = true)]
 async fn directories_of_one_name_are_never_removed_by_a_decision() {
-    let parted = Parted::new();
-    for client in [&parted.a, &parted.b] {
-        client.ls("").await.unwrap();
-    }
-    parted.part();
-    parted.a.mkdir("d").await.unwrap();
-    parted.a.write("d/x", "x").await.unwrap();
-    parted.b.mkdir("d").await.unwrap();
-    parted.b.write("d/y", "y").await.unwrap();
-    parted.meet().await;
+    let parted = directories_of_one_name().await;
     resolve(&parted.a, "d", How::Ours).await.unwrap();
     let both = names(&parted.b).await;
     assert_eq!(both.len(), 2, "{both:?}");
