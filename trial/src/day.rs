@@ -9,7 +9,7 @@ use crate::{
     laptop::Laptop,
     realm::{Programs, Realm},
     tree::{same, tree},
-    wait::{Stretch, until},
+    wait::Stretch,
     work::{Desk, incidental},
 };
 
@@ -36,9 +36,6 @@ pub fn live(day: &Day, programs: &Programs, dir: &Path) -> anyhow::Result<()> {
 fn through(day: &Day, programs: &Programs, dir: &Path, realm: &Realm, laptop: &Laptop) -> anyhow::Result<()> {
     let twin = dir.join("twin");
     fs::create_dir(&twin)?;
-    // The first look-up learns of the realm.
-    let root = laptop.root();
-    until(Duration::from_secs(20), "the realm is there", || fs::read_dir(&root).is_ok())?;
     laptop.cfs(&["mkmount", &laptop.work().to_string_lossy(), "work"])?;
     let desk = Desk(vec![laptop.work(), twin.clone()]);
 
@@ -84,17 +81,10 @@ fn through(day: &Day, programs: &Programs, dir: &Path, realm: &Realm, laptop: &L
         let there = tree(&twin, &incidental)?;
         same(("the mount", &here), ("the twin", &there))?;
         let second = Laptop::new(programs, dir, "second")?;
-        let fresh = second.root();
-        until(Duration::from_secs(20), "the realm is there", || fs::read_dir(&fresh).is_ok())?;
         same(("a second client", &tree(&second.work(), &incidental)?), ("the twin", &there))?;
-        for (number, others) in
-            [(1, ["server2", "server3"]), (2, ["server1", "server3"]), (3, ["server1", "server2"])]
-        {
-            let name = format!("only-server{number}");
-            let alone = Laptop::new(programs, dir, &name)?;
-            let root = alone.root();
-            until(Duration::from_secs(20), "the realm is there", || fs::read_dir(&root).is_ok())?;
-            alone.cfs(&["disconnect", others[0], others[1]])?;
+        let count = realm.servers.len();
+        for number in 1..=count {
+            let (name, alone) = Laptop::of_one_server(programs, dir, number, count)?;
             same((&name, &tree(&alone.work(), &incidental)?), ("the twin", &there))?;
         }
         Ok(())

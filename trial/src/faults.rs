@@ -38,10 +38,6 @@ pub fn run(plan: &Plan, programs: &Programs, dir: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let mut realm = Realm::make(programs, &runtime, dir, 3)?;
     let mut laptops = vec![Laptop::new(programs, dir, "one")?, Laptop::new(programs, dir, "two")?];
-    for laptop in &laptops {
-        let root = laptop.root();
-        until(Duration::from_secs(20), "the realm is there", || fs::read_dir(&root).is_ok())?;
-    }
     laptops[0].cfs(&["mkmount", &laptops[0].work().to_string_lossy(), "work"])?;
     let outcome = through(plan, programs, dir, &mut realm, &mut laptops);
     if outcome.is_err() {
@@ -110,14 +106,7 @@ fn replicas(programs: &Programs, dir: &Path, laptops: &[Laptop]) -> anyhow::Resu
     let all = tree(&laptops[0].work(), &|_| false)?;
     let mut alone = Vec::new();
     for number in 1..=3 {
-        let name = format!("only-server{number}");
-        let laptop = Laptop::new(programs, dir, &name)?;
-        let root = laptop.root();
-        until(Duration::from_secs(20), "the realm is there", || fs::read_dir(&root).is_ok())?;
-        let others: Vec<String> =
-            (1..=3).filter(|other| *other != number).map(|n| format!("server{n}")).collect();
-        laptop.cfs(&["disconnect", &others[0], &others[1]])?;
-        alone.push((name, laptop));
+        alone.push(Laptop::of_one_server(programs, dir, number, 3)?);
     }
     for (name, laptop) in &alone {
         let mut last = Ok(());

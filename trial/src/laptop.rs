@@ -23,14 +23,32 @@ pub struct Laptop<'a> {
 }
 
 impl<'a> Laptop<'a> {
-    /// A client whose state lies in `dir/name`; mounted when this returns.
+    /// A client whose state lies in `dir/name`; mounted, and the realm found, when this returns.
     pub fn new(programs: &'a Programs, dir: &Path, name: &str) -> anyhow::Result<Laptop<'a>> {
         let state = dir.join(name);
         fs::create_dir_all(state.join("mount"))?;
         let mut laptop =
             Laptop { programs, realms: dir.join("realms"), state, name: name.to_owned(), venus: None };
         laptop.start()?;
+        // The first look-up learns of the realm.
+        let root = laptop.root();
+        wait::until(Duration::from_secs(20), "the realm is there", || fs::read_dir(&root).is_ok())?;
         Ok(laptop)
+    }
+
+    /// A new client that asks one server of the realm only, by its number; and a name for what it sees.
+    pub fn of_one_server(
+        programs: &'a Programs,
+        dir: &Path,
+        number: usize,
+        servers: usize,
+    ) -> anyhow::Result<(String, Laptop<'a>)> {
+        let name = format!("only-server{number}");
+        let laptop = Laptop::new(programs, dir, &name)?;
+        let others = (1..=servers).filter(|other| *other != number).map(|other| format!("server{other}"));
+        let words: Vec<String> = std::iter::once("disconnect".to_owned()).chain(others).collect();
+        laptop.cfs(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
+        Ok((name, laptop))
     }
 
     /// Starts venus (again), until its mount answers.
