@@ -98,23 +98,17 @@ impl Core {
         let whys = whys(&state, reachable);
         let reasons = reasons(&whys);
         let bytes = state.contents;
-        let mut lines = Vec::new();
-        for pending in state.queue.values().take(most) {
-            // One that members took a moment ago is off the log already.
-            let row = self.cache.store(|store| store.logged(pending.entry.log))?;
-            let Some(row) = row else { continue };
-            let (fid, name) = subject(&row.record);
-            lines.push(Line {
-                verb: pending.entry.verb,
-                id: outbox.object(fid),
-                name: name.map(|(dir, name)| (outbox.object(dir), name)),
-                bytes: pending.entry.contents,
-                age: age(pending.entry.time),
-                why: whys.get(&pending.entry.log).cloned().unwrap_or_default(),
-            });
-        }
+        let first: Vec<_> = state
+            .queue
+            .values()
+            .take(most)
+            .map(|pending| {
+                let why = whys.get(&pending.entry.log).cloned().unwrap_or_default();
+                (pending.entry.log, pending.entry.verb, pending.entry.contents, age(pending.entry.time), why)
+            })
+            .collect();
         let left = state.link.bandwidth().filter(|bandwidth| reachable && *bandwidth > 0);
-        Ok(VolumeReport {
+        let report = VolumeReport {
             root: outbox.root(),
             state: volume_mode(reachable, state.logs(), state.queue.len()),
             mode: state.mode,
@@ -124,8 +118,19 @@ impl Core {
             oldest: state.queue.values().next().map_or(0, |pending| age(pending.entry.time)),
             left: left.map(|bandwidth| bytes / bandwidth),
             reasons,
-            lines,
-        })
+            lines: Vec::new(),
+        };
+        drop(state);
+        // Whoever changes something meanwhile does not wait for the disk.
+        let mut lines = Vec::with_capacity(first.len());
+        for (log, verb, bytes, age, why) in first {
+            // One that members took a moment ago is off the log already.
+            let Some(row) = self.cache.store(|store| store.logged(log))? else { continue };
+            let (fid, name) = subject(&row.record);
+            let name = name.map(|(dir, name)| (outbox.object(dir), name));
+            lines.push(Line { verb, id: outbox.object(fid), name, bytes, age, why });
+        }
+        Ok(VolumeReport { lines, ..report })
     }
 }
 
