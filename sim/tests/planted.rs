@@ -35,7 +35,7 @@ fn a_member_that_applies_what_it_lacks_the_base_of_is_found() {
 }
 
 #[test]
-#[ignore = "60 seeds do not find it: docs/status.md says what that means"]
+#[ignore = "60 seeds do not find it; docs/status.md names the tests that do"]
 fn an_author_that_writes_without_its_own_last_update_is_found() {
     is_found(Bug::WritesWithoutOwn, Climate::Parted);
 }
@@ -91,7 +91,7 @@ fn a_member_that_takes_the_later_attribute_for_the_earlier_is_found() {
 }
 
 #[test]
-#[ignore = "60 seeds do not find it: docs/status.md says what that means"]
+#[ignore = "60 seeds do not find it; docs/status.md names the tests that do"]
 fn a_member_that_goes_on_from_a_number_of_another_store_is_found() {
     is_found(Bug::MeetsByNumberAlone, Climate::Changing);
 }
