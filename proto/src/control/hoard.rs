@@ -1,0 +1,43 @@
+//! What is wanted while apart, and how far it is here.
+
+use serde::{Deserialize, Serialize};
+
+/// Something that is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct HoardWish {
+    pub path: String,
+    pub volume: String,
+    pub realm: String,
+    /// Within its volume, from `.`.
+    pub inside: String,
+    pub uid: u32,
+    pub priority: u32,
+    /// Empty, `c+` or `d+`.
+    pub reach: String,
+}
+
+/// How far what is wanted is here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct HoardReport {
+    /// It is being fetched.
+    pub walking: bool,
+    /// Objects that are wanted, and bytes of them that are here.
+    pub objects: u64,
+    pub bytes: u64,
+    /// Bytes that what is wanted may take.
+    pub room: u64,
+    pub missing: Vec<NotHere>,
+}
+
+/// Something that is wanted and not here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct NotHere {
+    pub path: String,
+    pub why: String,
+    /// As far as they are known.
+    pub bytes: u64,
+    pub priority: u32,
+}

@@ -1,0 +1,68 @@
+//! How venus, its realms, servers and volumes are: what `cfs status` shows.
+
+use serde::{Deserialize, Serialize};
+
+/// How venus is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Status {
+    pub mountpoint: String,
+    /// Bytes that cached contents take, and may take.
+    pub cache_used: u64,
+    pub cache_size: u64,
+    /// Objects cached, and allowed.
+    pub objects: u64,
+    pub objects_limit: u64,
+    pub realms: Vec<RealmState>,
+    pub volumes: Vec<VolumeState>,
+}
+
+/// A realm in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct RealmState {
+    pub name: String,
+    pub servers: Vec<ServerState>,
+}
+
+/// A server as venus sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ServerState {
+    pub name: String,
+    pub realm: String,
+    pub up: bool,
+    /// `unknown`, `up`, `dead` or `disconnected`.
+    pub state: String,
+    /// Why it is not used; empty while it is up.
+    pub why: String,
+}
+
+/// A volume as venus sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct VolumeState {
+    pub name: String,
+    pub id: String,
+    pub realm: String,
+    /// `reachable`, `unreachable` or `resolving`.
+    pub state: String,
+    /// Members that can be reached, of all.
+    pub live: u32,
+    pub members: u32,
+    /// Why it is not wholly reachable; may be empty.
+    pub why: String,
+    /// The command that mends it; may be empty.
+    pub next: String,
+    /// `connected`, `write-disconnected` or `disconnected`.
+    #[serde(default)]
+    pub mode: String,
+    /// Why what is pending waits; may be empty.
+    #[serde(default)]
+    pub waits: Vec<String>,
+    /// Records not sent yet, and their bytes with contents.
+    pub pending: u64,
+    pub pending_bytes: u64,
+    /// Age of the oldest.
+    pub oldest_seconds: u64,
+}
