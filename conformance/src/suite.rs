@@ -67,7 +67,7 @@ impl Suite {
 
     fn pjdfstest(&self, local: &Room, mount: &Room) -> anyhow::Result<Vec<String>> {
         let pattern = self.pattern.as_deref();
-        let cases = pattern.map_or(Cases::Usual, Cases::With);
+        let cases = pattern.map_or(Cases::All, Cases::With);
         let here = pjdfstest::run(&self.tools, &local.dir, &cases).context("locally")?;
         let names = Cases::Named(here.keys().map(String::as_str).collect());
         let there = pjdfstest::run(&self.tools, &mount.dir, &names).context("on the mount")?;
