@@ -9,6 +9,7 @@
 //!  guard    whether it would remove so much that somebody has to approve
 //!  link     whether the line is weak       mode    how people want it
 //!  fold     what is left of the log then, or when one is given up
+//!  pace     how fast it may go
 //! ```
 //!
 //! Records depend on each other where they touch the same object: a member applies a record only to what
@@ -22,6 +23,7 @@ mod fold;
 mod guard;
 mod link;
 mod mode;
+mod pace;
 mod remedy;
 mod way;
 
@@ -30,8 +32,9 @@ pub use chunk::{Chunk, Limits, chunk};
 pub use entry::Entry;
 pub use fold::{Folded, Forgotten, fold, without};
 pub use guard::{FEW, Guard};
-pub use link::Link;
+pub use link::{Link, Weak};
 pub use mode::{Mode, VolumeMode, volume_mode};
+pub use pace::{Pace, piece};
 pub use remedy::{Remedy, Why, pause, remedy};
 pub use way::{Facts, Manner, Way, way};
 

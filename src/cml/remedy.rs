@@ -24,6 +24,8 @@ pub enum Why {
     Members,
     /// It would remove so much that somebody has to approve.
     Approval,
+    /// The line costs money.
+    Metered,
 }
 
 impl Why {
@@ -38,6 +40,7 @@ impl Why {
             Why::Busy => "the servers are busy",
             Why::Members => "some servers that may know better cannot be reached",
             Why::Approval => "it would remove much: `cfs approve` lets it go",
+            Why::Metered => "the line is metered: `cfs forcereintegrate` sends it",
         }
     }
 

@@ -83,6 +83,22 @@ pub struct Config {
     pub controlsocket: PathBuf,
     /// A call without a sign of life for this long marks its server dead.
     pub rpc_timeout: Duration,
+    /// Changes of one volume that may wait to be sent.
+    pub cml_records: u64,
+    /// Bytes of contents among them; 0 is four fifths of `cachesize`.
+    pub cml_size: u64,
+    /// Names that a log may remove from a volume before somebody has to approve of it.
+    pub approve_removals: u64,
+    /// The same as a share of the volume's cached objects, in per cent.
+    pub approve_percent: u64,
+    /// A line that carries fewer bytes a second is weak.
+    pub weak_bandwidth: u64,
+    /// A line on which an answer takes longer is weak, too.
+    pub weak_latency: Duration,
+    /// Bytes a second that what is sent behind people's backs may take; 0 is no limit.
+    pub trickle_limit: u64,
+    /// The line costs money.
+    pub metered: bool,
     /// How files in conflict show.
     pub conflict_view: ConflictView,
     /// Other users of the machine may enter the mount.
@@ -116,6 +132,14 @@ impl Config {
             known_realms: None,
             realm: None,
             rpc_timeout: Duration::from_secs(15),
+            cml_records: 500_000,
+            cml_size: 0,
+            approve_removals: 5_000,
+            approve_percent: 50,
+            weak_bandwidth: 50 << 10,
+            weak_latency: Duration::from_millis(800),
+            trickle_limit: 0,
+            metered: false,
             conflict_view: ConflictView::default(),
             allow_other: false,
             primaryuser: None,
@@ -153,6 +177,9 @@ impl Config {
         }
         if self.cachefiles() < MIN_CACHEFILES {
             return Err(format!("cachefiles is below the minimum of {MIN_CACHEFILES}"));
+        }
+        if self.cml_size > self.cachesize {
+            return Err("cml_size is more than cachesize: what waits to be sent lies in the cache".into());
         }
         if self.cachedir.starts_with(&self.mountpoint) {
             return Err("cachedir lies below mountpoint: venus cannot keep its cache in itself".into());
@@ -215,6 +242,7 @@ mod tests {
         let refused = |config: Config| config.check().unwrap_err();
         assert!(refused(Config { cachesize: 1 << 20, ..config.clone() }).contains("2MB"));
         assert!(refused(Config { cachefiles: 10, ..config.clone() }).contains("85"));
+        assert!(refused(Config { cml_size: 2 << 30, ..config.clone() }).contains("cachesize"));
         assert!(refused(Config { cachedir: "/coda/cache".into(), ..config }).contains("mountpoint"));
     }
 

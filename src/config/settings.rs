@@ -74,6 +74,46 @@ pub const SETTINGS: &[Setting] = &[
         get: |c| units::time_text(c.rpc_timeout),
     },
     Setting {
+        name: "cml_records",
+        set: |c, v| positive(v).map(|records| c.cml_records = records),
+        get: |c| c.cml_records.to_string(),
+    },
+    Setting {
+        name: "cml_size",
+        set: |c, v| units::size(v).map(|bytes| c.cml_size = bytes),
+        get: |c| units::size_text(c.cml_size),
+    },
+    Setting {
+        name: "approve_removals",
+        set: |c, v| number(v).map(|names| c.approve_removals = names),
+        get: |c| c.approve_removals.to_string(),
+    },
+    Setting {
+        name: "approve_percent",
+        set: |c, v| percent(v).map(|percent| c.approve_percent = percent),
+        get: |c| c.approve_percent.to_string(),
+    },
+    Setting {
+        name: "weak_bandwidth",
+        set: |c, v| units::size(v).map(|bytes| c.weak_bandwidth = bytes),
+        get: |c| units::size_text(c.weak_bandwidth),
+    },
+    Setting {
+        name: "weak_latency",
+        set: |c, v| positive_time(v).map(|time| c.weak_latency = time),
+        get: |c| units::time_text(c.weak_latency),
+    },
+    Setting {
+        name: "trickle_limit",
+        set: |c, v| units::size(v).map(|bytes| c.trickle_limit = bytes),
+        get: |c| units::size_text(c.trickle_limit),
+    },
+    Setting {
+        name: "metered",
+        set: |c, v| truth(v).map(|yes| c.metered = yes),
+        get: |c| u8::from(c.metered).to_string(),
+    },
+    Setting {
         name: "conflict_view",
         set: |c, v| view(v).map(|view| c.conflict_view = view),
         get: |c| view_text(c.conflict_view).into(),
@@ -117,6 +157,20 @@ fn word(value: &str) -> Result<String, String> {
 
 fn number(value: &str) -> Result<u64, String> {
     value.parse().map_err(|_| format!("{value:?} is not a whole number"))
+}
+
+fn positive(value: &str) -> Result<u64, String> {
+    match number(value)? {
+        0 => Err("must be more than zero".into()),
+        number => Ok(number),
+    }
+}
+
+fn percent(value: &str) -> Result<u64, String> {
+    match number(value)? {
+        percent @ 0..=100 => Ok(percent),
+        _ => Err(format!("{value} is more than 100 per cent")),
+    }
 }
 
 /// 0 stands for nobody in particular, as it always did.
@@ -196,6 +250,14 @@ mod tests {
             ("cachefiles", "-1", "whole number"),
             ("rpc_timeout", "0", "more than zero"),
             ("allow_other", "maybe", "neither 0 nor 1"),
+            ("cml_records", "0", "more than zero"),
+            ("cml_size", "4 XB", "no unit of size"),
+            ("approve_removals", "many", "whole number"),
+            ("approve_percent", "101", "more than 100"),
+            ("weak_bandwidth", "slow", "not a number"),
+            ("weak_latency", "0", "more than zero"),
+            ("trickle_limit", "fast", "not a number"),
+            ("metered", "sometimes", "neither 0 nor 1"),
             ("primaryuser", "99999999999", "user id"),
             ("metrics", "0.0.0.0:9100", "not a loopback address"),
             ("metrics", "localhost", "ADDRESS:PORT"),

@@ -131,6 +131,15 @@ mod tests {
                 "venus.conf:6: the quote is not closed",
             ]
         );
+        let problems = read("metered=1\napprove_percent=200\ncml_record=5\nweak_latency=0").unwrap_err();
+        assert_eq!(
+            problems,
+            [
+                "venus.conf:2: approve_percent: 200 is more than 100 per cent",
+                "venus.conf:3: unknown setting \"cml_record\"; did you mean cml_records?",
+                "venus.conf:4: weak_latency: must be more than zero",
+            ]
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use super::ending;
 use crate::{
     cache::disk::DiskContainers,
+    cml::{Guard, Weak},
     config::Config,
     control::{self, Owners},
     fuse::{self, Mounted, Options},
@@ -99,6 +100,12 @@ fn settings(config: &Config) -> VenusConfig {
         rpc_timeout: config.rpc_timeout,
         mountpoint: config.mountpoint.display().to_string(),
         conflict_view: config.conflict_view,
+        log_records: config.cml_records,
+        log_bytes: config.cml_size,
+        guard: Guard { names: config.approve_removals, percent: config.approve_percent },
+        weak: Weak { bandwidth: config.weak_bandwidth, round_trip: config.weak_latency },
+        trickle: (config.trickle_limit > 0).then_some(config.trickle_limit),
+        metered: config.metered,
         checkpoints: config.cachedir.join("checkpoints"),
         ..VenusConfig::default()
     }
@@ -158,5 +165,20 @@ fn announce(spool: &Path) {
             files.len(),
             spool.display()
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Surroundings;
+
+    #[test]
+    fn the_settings_of_venus_conf_mean_the_same_as_those_that_nobody_set() {
+        let (set, unset) = (settings(&Config::defaults(&Surroundings::of_root())), VenusConfig::default());
+        assert_eq!((set.log_records, set.log_bytes), (unset.log_records, unset.log_bytes));
+        assert_eq!((set.guard, set.weak), (unset.guard, unset.weak));
+        assert_eq!((set.trickle, set.metered), (unset.trickle, unset.metered));
+        assert_eq!((set.cache_bytes, set.rpc_timeout), (unset.cache_bytes, unset.rpc_timeout));
     }
 }

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     cache::{self, Held, OpenFile, View, open::Snapshot},
+    cml,
     env::{Container, Priority},
     error::Error,
     reintegration::{Failure, Seen, Stamp},
@@ -448,6 +449,8 @@ impl Core {
             false => Failure::Here(error),
         })?;
         let members = self.peers.live(&realm, &group);
+        let limit = self.settings.trickle.filter(|_| priority == Priority::Background);
+        let most = limit.map_or(BULK_LIMIT as u64, |limit| cml::piece(limit).min(BULK_LIMIT as u64));
         let sent = members.iter().map(|server| async {
             let (mut offset, mut holes) = (0, true);
             loop {
@@ -456,7 +459,7 @@ impl Core {
                 let zeros = hole.min(ZEROS_LIMIT);
                 let mut piece = Vec::new();
                 if zeros == 0 {
-                    piece.resize((length - offset).min(BULK_LIMIT as u64) as usize, 0);
+                    piece.resize((length - offset).min(most) as usize, 0);
                     let read = container.read_at(offset, &mut piece).map_err(failed)?;
                     piece.truncate(read);
                 }
@@ -469,6 +472,9 @@ impl Core {
                     hash: hash.to_vec().into(),
                     zeros,
                 });
+                if limit.is_some() {
+                    self.paced(piece.len() as u64).await;
+                }
                 let (bytes, began) = (piece.len() as u64, tokio::time::Instant::now());
                 let asked = self.peers.ask_one(&realm, *server, body, piece.into(), priority).await;
                 self.note_transfer(id, bytes, began.elapsed());

@@ -40,6 +40,7 @@ use coda_proto::{Dot, Fid, ServerId, VolumeId, wire};
 
 use crate::{
     cache::{Cache, OpenFile, View},
+    cml::Pace,
     config::ConflictView,
     conflict::{versions::MadeUp, view},
     env::{Answer, BoxFuture, Env, Priority},
@@ -65,6 +66,8 @@ pub struct Core {
     /// This machine's name, for people.
     pub(crate) host: String,
     pub(crate) settings: Settings,
+    /// How fast the log goes.
+    pub(crate) pace: Mutex<Pace>,
     me: Weak<Core>,
     realms: Mutex<Realms>,
     pub(crate) outboxes: Mutex<HashMap<(u32, VolumeId), Arc<Outbox>>>,
@@ -139,6 +142,7 @@ impl Core {
             events,
             host: host_name(host),
             settings,
+            pace: Mutex::default(),
             me: me.clone(),
             realms: Mutex::new(realms),
             outboxes: Mutex::default(),

@@ -54,7 +54,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     cache::Held,
-    cml::{Entry, Guard, Link, Mode, Why},
+    cml::{Entry, Guard, Link, Mode, Weak, Why},
     error::Error,
     ops::{Core, locked},
     store::Change,
@@ -92,6 +92,8 @@ struct State {
     running: bool,
     /// Records up to this place are sent, however young they are.
     forced: u64,
+    /// The line costs money.
+    metered: bool,
     /// The log would remove much, and removals behind this place have not been approved.
     guarded: bool,
     approved: u64,
@@ -139,6 +141,14 @@ pub struct Settings {
     pub guard: Guard,
     /// Volumes become write-disconnected by themselves where the line is weak.
     pub adaptive: bool,
+    /// What makes a line weak.
+    pub weak: Weak,
+    /// Bytes a second that what is sent behind people's backs may take; none: as many as there are.
+    pub trickle: Option<u64>,
+    /// The line costs money: nothing is sent from the log unless somebody asks.
+    pub metered: bool,
+    /// No caller waits longer for a log that is being sent.
+    pub patience: std::time::Duration,
 }
 
 /// The caller of a mutation.
@@ -275,7 +285,11 @@ impl Core {
             return outbox.clone();
         }
         let outbox = Outbox { realm, volume, state: Mutex::default() };
-        locked(&outbox.state).mode = self.kept_mode(&outbox);
+        {
+            let mut state = locked(&outbox.state);
+            state.mode = self.kept_mode(&outbox);
+            state.metered = self.settings.metered;
+        }
         locked(&self.outboxes).entry((realm, volume)).or_insert(Arc::new(outbox)).clone()
     }
 

@@ -15,7 +15,12 @@ use crate::{
 impl State {
     /// Whether mutations are logged, whoever can be reached.
     pub fn logs(&self) -> bool {
-        self.mode.write_disconnected || (self.link.is_weak() && !self.mode.strong)
+        self.mode.write_disconnected || ((self.link.is_weak() || self.metered) && !self.mode.strong)
+    }
+
+    /// Whether somebody has to ask for a record to be sent, because the line costs money.
+    pub fn is_metered(&self, entry: &Entry) -> bool {
+        self.metered && !self.mode.strong && entry.log > self.forced
     }
 
     /// Whether a record has been in the log for long enough.
@@ -105,15 +110,22 @@ impl Core {
         }
         let outbox = self.outbox(id.realm, id.fid.volume);
         let mut state = locked(&outbox.state);
-        let changed = state.link.transferred(bytes, took);
+        let changed = state.link.transferred(bytes, took, &self.settings.weak);
         self.tell_link(&outbox, &state, changed);
     }
 
     /// Somebody's questions to the servers of a volume are answered after so long.
     pub(super) fn answered(&self, outbox: &Outbox, took: Duration) {
         let mut state = locked(&outbox.state);
-        let changed = state.link.answered(took);
+        let changed = state.link.answered(took, &self.settings.weak);
         self.tell_link(outbox, &state, changed);
+    }
+
+    /// Waits until so many bytes may be sent behind people's backs.
+    pub(crate) async fn paced(&self, bytes: u64) {
+        let Some(limit) = self.settings.trickle else { return };
+        let begins = locked(&self.pace).begins(Instant::now(), bytes, limit);
+        tokio::time::sleep_until(begins).await;
     }
 
     fn tell_link(&self, outbox: &Outbox, state: &State, changed: bool) {

@@ -7,12 +7,12 @@ use coda_proto::{APPLY_BYTES, APPLY_RECORDS, Code, Record, Refusal, ServerId, wi
 use tokio::time::Instant;
 
 use super::{
-    Failure, Outbox, State,
+    Failure, Outbox, Pending, State,
     verdict::{Said, Verdict, said, verdict},
 };
 use crate::{
     cache::validity::Mark,
-    cml::{Entry, Limits, Remedy, Why, chunk, pause, remedy},
+    cml::{Entry, Limits, Remedy, Why, chunk, pause, piece, remedy},
     ops::{Core, is_disconnected, locked},
     replica::Group,
     store::{Change, Edit},
@@ -36,6 +36,8 @@ pub(super) struct Sending {
     pub exclusive: bool,
     pub container: Option<u64>,
     pub logged: bool,
+    /// Bytes on the wire.
+    pub size: usize,
 }
 
 /// What became of a chunk.
@@ -89,12 +91,15 @@ impl Core {
         let limits = Limits {
             records: state.limit.take().unwrap_or(LIMITS.records),
             contents: state.mode.chunk_bytes(state.link.bandwidth()).unwrap_or(LIMITS.contents),
-            ..LIMITS
+            bytes: self
+                .settings
+                .trickle
+                .map_or(LIMITS.bytes, |limit| LIMITS.bytes.min(piece(limit) as usize)),
         };
         let is_held = |entry: &Entry| {
             let pending = &state.queue[&entry.log];
             state.held.get(&entry.log).is_some_and(|hold| hold.until > now)
-                || (pending.logged && !state.is_ripe(pending, now))
+                || (pending.logged && (!state.is_ripe(pending, now) || state.is_metered(entry)))
                 || state.needs_approval(entry)
         };
         let chosen = match state.away_until.is_some_and(|until| until > now) {
@@ -127,15 +132,16 @@ impl Core {
 
     fn sending(&self, state: &State, log: u64) -> crate::ops::Result<Option<Sending>> {
         let Some(pending) = state.queue.get(&log) else { return Ok(None) };
+        let size = pending.entry.size;
         if let Some(waiting) = &pending.waiting {
             let (record, container) = (waiting.record.clone(), waiting.container);
             let exclusive = waiting.exclusive && !pending.logged;
-            return Ok(Some(Sending { log, record, exclusive, container, logged: pending.logged }));
+            return Ok(Some(Sending { log, record, exclusive, container, logged: pending.logged, size }));
         }
         let row = self.cache.store(|store| store.logged(log))?;
         Ok(row.map(|row| {
             let record = Record { logged: true, ..row.record };
-            Sending { log, record, exclusive: false, container: row.container, logged: true }
+            Sending { log, record, exclusive: false, container: row.container, logged: true, size }
         }))
     }
 
@@ -181,6 +187,10 @@ impl Core {
             if let Err(error) = self.note_sending(outbox, batch) {
                 tracing::error!(%error, "nothing is sent that cannot be noted");
                 return End::Later;
+            }
+            if !waited_for(outbox, batch) {
+                let bytes: usize = batch.iter().map(|sending| sending.size).sum();
+                self.paced((bytes * group.members.len()) as u64).await;
             }
             let mark = self.cache.mark(outbox.realm, outbox.volume);
             let answers = self.apply(&realm, &group, batch).await;
@@ -332,6 +342,12 @@ impl Core {
     }
 }
 
+/// Whether somebody waits for some of these.
+fn waited_for(outbox: &Outbox, batch: &[Sending]) -> bool {
+    let state = locked(&outbox.state);
+    batch.iter().any(|sending| state.queue.get(&sending.log).is_some_and(|pending| pending.waiting.is_some()))
+}
+
 /// Whether a member says no, and will say so again.
 fn is_final((_, said): &(ServerId, Said)) -> bool {
     matches!(said, Said::Refused(refusal) if remedy(refusal.code, true) == Remedy::GiveUp)
@@ -339,10 +355,21 @@ fn is_final((_, said): &(ServerId, Said)) -> bool {
 
 /// What is logged is acknowledged, sent or not.
 fn answer_logged(state: &mut State) {
-    for pending in state.queue.values_mut().filter(|pending| pending.logged) {
-        if let Some(waiting) = pending.waiting.take() {
-            let _ = waiting.reply.send(Ok(pending.entry.dot));
-        }
+    state.queue.values_mut().for_each(answer);
+}
+
+fn answer(pending: &mut Pending) {
+    if pending.logged
+        && let Some(waiting) = pending.waiting.take()
+    {
+        let _ = waiting.reply.send(Ok(pending.entry.dot));
+    }
+}
+
+impl State {
+    /// A logged record's caller waits no longer.
+    pub(super) fn answer(&mut self, log: u64) {
+        self.queue.get_mut(&log).into_iter().for_each(answer);
     }
 }
 

@@ -156,6 +156,7 @@ fn whys(state: &State, reachable: bool) -> HashMap<u64, String> {
             (Some(hold), _) => format!("{} ({})", hold.why.text(), hold.detail),
             (None, Some(_)) => "it depends on one that waits".to_owned(),
             (None, None) if state.needs_approval(entry) => Why::Approval.text().to_owned(),
+            (None, None) if pending.logged && state.is_metered(entry) => Why::Metered.text().to_owned(),
             (None, None) if !state.is_ripe(pending, now) => {
                 let left = Duration::from_secs(state.mode.age).saturating_sub(now - pending.since);
                 format!("it is kept for {} s more", left.as_secs())

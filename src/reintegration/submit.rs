@@ -6,7 +6,7 @@ use coda_proto::{
     Base, Contents, Dot, Fid, Op, Record,
     planted::{Bug, planted},
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{Failure, Fate, Outbox, Pending, Seen, Stamp, State, Waiting};
 use crate::{
@@ -67,8 +67,19 @@ impl Core {
         let answer = self.enqueue(&outbox, held, bases, (manner, reachable, container), make)?;
         match answer {
             Answer::Now(dot) => Ok(dot),
-            Answer::Later(answer) => {
-                answer.await.unwrap_or_else(|_| Err(Failure::Here(Error::Busy(of.fid.to_string()))))
+            Answer::Later(mut answer, logged) => {
+                let fate = match logged {
+                    None => answer.await,
+                    Some(log) => match timeout(self.settings.patience, &mut answer).await {
+                        Ok(fate) => fate,
+                        Err(_) => {
+                            // It is acknowledged as it is, unless something else was said meanwhile.
+                            locked(&outbox.state).answer(log);
+                            answer.await
+                        }
+                    },
+                };
+                fate.unwrap_or_else(|_| Err(Failure::Here(Error::Busy(of.fid.to_string()))))
             }
         }
     }
@@ -219,7 +230,7 @@ impl Core {
                 let waiting =
                     Waiting { record, exclusive, connected, container, undo, before, _held: held, reply };
                 pending.waiting = Some(Box::new(waiting));
-                Answer::Later(answer)
+                Answer::Later(answer, logged.is_some().then_some(log))
             }
         };
         state.insert(pending);
@@ -243,7 +254,8 @@ impl Core {
 
 enum Answer {
     Now(Dot),
-    Later(oneshot::Receiver<Fate>),
+    /// What it is waited for; and its place, where it is logged whatever comes.
+    Later(oneshot::Receiver<Fate>, Option<u64>),
 }
 
 fn facts(state: &State, reachable: bool) -> Facts {

@@ -3,12 +3,12 @@
 //! Reads go to one member and, when it is slow, to another too. Mutations go to every member that is not
 //! dead and wait for each: what a dead one missed is resolution's work.
 
-use std::{pin::pin, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use coda_proto::{Code, Dot, Refusal, ServerId, wire};
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::{
     AskError, Peers,
@@ -151,21 +151,18 @@ impl Peers {
     }
 
     /// A mutation that must not happen at one member when another has reason to refuse it: the live member
-    /// with the lowest slot decides, and the others follow its yes.
+    /// with the lowest slot decides, and the others follow its yes. One silence limit is all the time there
+    /// is, however many of them are silent.
     pub async fn ask_first_then_all(&self, realm: &str, group: &Group, body: Body, bulk: Bytes) -> Vec<Told> {
+        let deadline = Instant::now() + self.config.rpc_timeout;
         let mut told = Vec::new();
         let mut rest = self.callable(realm, group.writable().collect()).into_iter();
         while let Some(first) = rest.next() {
-            let ask = self.ask_server(&first, body.clone(), bulk.clone(), Priority::Foreground);
-            let mut ask = pin!(ask);
-            let answer = match timeout(first.grace(), &mut ask).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    // Whoever has stopped too is found out meanwhile, not one after the other.
-                    rest.as_slice().iter().for_each(|server| self.probe_aside(server));
-                    ask.await
-                }
-            };
+            // Those behind it need some time, too.
+            let until = deadline - GRACE_LIMIT.min(self.config.rpc_timeout / 8) * rest.len() as u32;
+            // Whoever has stopped too is found out meanwhile, not one after the other.
+            let overdue = || rest.as_slice().iter().for_each(|server| self.probe_aside(server));
+            let answer = self.ask_until(&first, &body, &bulk, until, overdue).await;
             let decided = matches!(answer, Ok(_) | Err(AskError::Refused(_)));
             let refused = answer.is_err();
             told.push((first.id, answer));
@@ -176,9 +173,40 @@ impl Peers {
                 break;
             }
         }
-        told.extend(self.ask_each(rest.collect(), &body, &bulk).await);
+        let ask = |server: Arc<Server>| {
+            let (body, bulk) = (&body, &bulk);
+            async move { (server.id, self.ask_until(&server, body, bulk, deadline, || {}).await) }
+        };
+        told.extend(join_all(rest.map(ask)).await);
         self.note_taken(realm, group, &body, &told);
         told
+    }
+
+    /// Asks a server that has until then to answer. `overdue` is called when it lets others wait for long.
+    async fn ask_until(
+        &self,
+        server: &Arc<Server>,
+        body: &Body,
+        bulk: &Bytes,
+        until: Instant,
+        overdue: impl FnOnce(),
+    ) -> Result<Answer, AskError> {
+        let Some(me) = self.me.upgrade() else { return Err(AskError::Disconnected) };
+        let (asked, body, bulk) = (server.clone(), body.clone(), bulk.clone());
+        let ask = async move { me.ask_server(&asked, body, bulk, Priority::Foreground).await };
+        let mut ask: BoxFuture<'static, _> = Box::pin(ask);
+        if let Ok(answer) = timeout(server.grace(), &mut ask).await {
+            return answer;
+        }
+        overdue();
+        match timeout_at(until, &mut ask).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                // How it ends tells all the same whether its server lives.
+                self.env.spawn(Box::pin(async move { drop(ask.await) }));
+                Err(AskError::Unreachable("silent for as long as anybody waits".into()))
+            }
+        }
     }
 
     /// How long the slowest of the members that are not dead takes to answer, as far as is known.

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     cache::{Cache, Limits},
-    cml::Guard,
+    cml::{Guard, Weak},
     config::ConflictView,
     env::{Containers, Env},
     error::Error,
@@ -61,10 +61,18 @@ pub struct VenusConfig {
     pub log_records: u64,
     /// Per cent of the cache's bytes that such changes may take.
     pub log_percent: u64,
+    /// The same in bytes; 0: that share of the cache.
+    pub log_bytes: u64,
     /// How much a log may remove from a volume before somebody has to approve of it.
     pub guard: Guard,
     /// Volumes become write-disconnected by themselves where the line is weak.
     pub adaptive: bool,
+    /// What makes a line weak.
+    pub weak: Weak,
+    /// Bytes a second that what is sent behind people's backs may take.
+    pub trickle: Option<u64>,
+    /// The line costs money: what is logged is sent where somebody asks for it.
+    pub metered: bool,
 }
 
 impl Default for VenusConfig {
@@ -80,8 +88,12 @@ impl Default for VenusConfig {
             checkpoints: "/var/lib/coda/checkpoints".into(),
             log_records: 500_000,
             log_percent: 80,
+            log_bytes: 0,
             guard: Guard::default(),
             adaptive: true,
+            weak: Weak::default(),
+            trickle: None,
+            metered: false,
         }
     }
 }
@@ -124,9 +136,16 @@ impl Venus {
         let peers = Peers::new(env.clone(), peers_config, known, told);
         let settings = Settings {
             records: config.log_records,
-            bytes: config.cache_bytes / 100 * config.log_percent,
+            bytes: match config.log_bytes {
+                0 => config.cache_bytes / 100 * config.log_percent,
+                bytes => bytes,
+            },
             guard: config.guard,
             adaptive: config.adaptive,
+            weak: config.weak,
+            trickle: config.trickle,
+            metered: config.metered,
+            patience: config.rpc_timeout,
         };
         let core = Core::new(
             env.clone(),

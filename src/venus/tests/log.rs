@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::world::*;
 use crate::{
     cml::{Guard, Mode},
@@ -226,4 +228,67 @@ async fn a_log_of_100_000_records_is_taken_up_in_a_second_and_100_mb() {
     let (took, used) = ((now() - began) / 1_000_000, (memory() - before) >> 20);
     println!("{} records taken up in {took} ms and {used} MB", again.venus.unsent());
     assert!(took <= 1000 && used <= 100, "{took} ms, {used} MB");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_metered_line_holds_what_is_logged_until_somebody_asks() {
+    let world = World::new(2);
+    let a = world.client_with("a", VenusConfig { metered: true, ..VenusConfig::default() });
+    let b = world.client("b");
+    let root = a.stat("").await.unwrap();
+    let (realm, volume) = place(&a, &root);
+    let began = Instant::now();
+    a.write("f", "x").await.unwrap();
+    assert!(began.elapsed() < SECOND / 10);
+    tokio::time::sleep(600 * SECOND).await;
+    assert_eq!((a.pending(), b.ls("").await.unwrap()), (2, vec!["home".to_owned()]));
+    let report = a.venus.core.report(None, 10).await.unwrap().remove(0);
+    assert!(report.reasons.iter().any(|why| why.contains("metered")), "{:?}", report.reasons);
+    assert_eq!(report.state.text(), "write-disconnected");
+    a.venus.core.force(realm, volume);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!((a.pending(), b.ls("").await.unwrap()), (0, vec!["f".to_owned(), "home".to_owned()]));
+    // What comes later waits again; `cfs strong` says that the line may be used.
+    a.write("g", "x").await.unwrap();
+    tokio::time::sleep(600 * SECOND).await;
+    assert_eq!(a.pending(), 2);
+    a.venus.core.set_mode(realm, volume, |mode| mode.strong = true).unwrap();
+    settled(&a).await;
+    assert_eq!(b.read("g").await.unwrap(), "x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_trickles_out_takes_no_more_of_the_line_than_it_may() {
+    let world = World::new(1);
+    let config = VenusConfig { trickle: Some(50_000), ..VenusConfig::default() };
+    let a = world.client_with("a", config);
+    a.ls("").await.unwrap();
+    a.venus.peers().disconnect(&[]);
+    a.write("big", vec![7; 1_000_000]).await.unwrap();
+    for n in 0..20 {
+        a.write(&format!("f{n}"), vec![n; 10_000]).await.unwrap();
+    }
+    a.venus.peers().reconnect(&[]);
+    let began = Instant::now();
+    settled(&a).await;
+    let took = began.elapsed().as_secs();
+    // 1.2 million bytes at 50,000 a second.
+    assert!((20..=30).contains(&took), "{took} s");
+    // What somebody waits for is not slowed down.
+    let began = Instant::now();
+    a.write("more", vec![7; 1_000_000]).await.unwrap();
+    assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_may_hold_so_many_bytes_and_remove_so_many_names_as_people_say() {
+    let guard = Guard { names: 250, percent: 100 };
+    let config = VenusConfig { log_bytes: 10_000, guard, ..VenusConfig::default() };
+    let (world, a) = apart(config).await;
+    a.write("f", vec![1; 9_000]).await.unwrap();
+    let refused = a.write("g", vec![1; 9_000]).await;
+    assert!(matches!(refused, Err(Error::NoSpace(_))), "{refused:?}");
+    world.boot(1);
+    settled(&a).await;
+    a.write("h", vec![1; 9_000]).await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! Stories of whole cache managers and real servers.
 
 mod apart;
+mod bounded;
 mod coherence;
 mod conflicts;
 mod failures;

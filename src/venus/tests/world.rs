@@ -41,6 +41,8 @@ pub enum Weather {
     Closed,
     /// Calls never end.
     Hung,
+    /// Uploads take so long each, with signs of life.
+    Crawls(Duration),
     /// Calls never end if they are mutations, which do not arrive.
     HangsOnApply,
     /// Mutations arrive, their answers do not; as many as this.
@@ -61,6 +63,8 @@ pub struct World {
     pub parted: AtomicBool,
     /// Names of all calls, in order.
     pub calls: Mutex<Vec<(u8, &'static str)>>,
+    /// How often a realm was looked up.
+    pub located: AtomicU64,
 }
 
 struct ServerEnv(Arc<World>, ServerId);
@@ -75,6 +79,7 @@ impl World {
             random: AtomicU64::new(1),
             parted: AtomicBool::new(false),
             calls: Mutex::default(),
+            located: AtomicU64::new(0),
         });
         let info = |id: u8| wire::ServerInfo {
             id: id.into(),
@@ -268,6 +273,11 @@ impl Env for ClientEnv {
                 tokio::time::sleep(silence).await;
                 return Err(CallError::Silent);
             }
+            if let Weather::Crawls(time) = weather
+                && call == "upload"
+            {
+                tokio::time::sleep(time).await;
+            }
             let (response, bulk) = server.call(Identity::Client, request, bulk).await;
             match weather {
                 Weather::LosesAnswers(left) if call == "apply" => {
@@ -301,6 +311,7 @@ impl Env for ClientEnv {
     }
 
     fn locate(&self, realm: &str) -> BoxFuture<'static, std::result::Result<Vec<Endpoint>, String>> {
+        self.0.located.fetch_add(1, Ordering::Relaxed);
         let known = realm == REALM;
         let realm = realm.to_owned();
         let ids: Vec<u8> = self.0.posts.lock().unwrap().keys().copied().collect();
