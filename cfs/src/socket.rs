@@ -23,13 +23,13 @@ const PATIENCE: Duration = Duration::from_secs(75);
 /// A venus that is well greets at once.
 const GREETING: Duration = Duration::from_secs(5);
 
-/// Connects to the socket named (by `--socket`, else `$CODA_CONTROL`), else to one of the usual places or
-/// of a mounted tree, the first that serves the path hinted at, or the first that answers.
+/// Connects to the socket named (by `--socket`, else one of `$CODA_CONTROL`, which has `:` between several),
+/// else to one of the usual places: the first that serves the path hinted at, or the first that answers.
 pub fn connect(named: Option<&Path>, hint: Option<&Path>) -> Result<Box<dyn Venus>, Failure> {
-    let named = named.map(Path::to_owned).or_else(|| env::var_os("CODA_CONTROL").map(PathBuf::from));
-    let places = match named {
-        Some(named) => vec![named],
-        None => usual(),
+    let places = match (named, env::var_os("CODA_CONTROL")) {
+        (Some(named), _) => vec![named.to_owned()],
+        (None, Some(several)) => env::split_paths(&several).collect(),
+        (None, None) => usual(),
     };
     let mut first = None;
     let mut why = Vec::new();

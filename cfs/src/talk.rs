@@ -78,11 +78,11 @@ impl<'a> Talk<'a> {
         self.exit
     }
 
-    /// venus, found at the first need. `hint`: a path that it should serve.
+    /// venus, found at the first need. `hint`: a path that it should serve; else the current directory is.
     pub fn venus(&mut self, hint: Option<&OsStr>) -> Result<&mut (dyn Venus + 'static), Failure> {
         if self.venus.is_none() {
-            let hint = hint.map(|typed| self.here.join(typed));
-            self.venus = Some((self.connect)(self.socket.as_deref(), hint.as_deref())?);
+            let hint = hint.map_or_else(|| self.here.clone(), |typed| self.here.join(typed));
+            self.venus = Some((self.connect)(self.socket.as_deref(), Some(&hint))?);
         }
         Ok(self.venus.as_deref_mut().expect("found above"))
     }

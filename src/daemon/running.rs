@@ -31,6 +31,12 @@ pub struct Running {
 impl Running {
     /// Starts what `config` says. Nothing is sent: that begins with the first look-up below the mount.
     pub async fn start(config: &Config) -> anyhow::Result<Running> {
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Running::start_as(config, host.trim()).await
+    }
+
+    /// The same on a machine of this name.
+    pub async fn start_as(config: &Config, host: &str) -> anyhow::Result<Running> {
         private(&config.cachedir)?;
         let net = NetConfig::system(&config.realmtab, config.known_realms());
         let env = Arc::new(NetEnv::new(net).context("the network")?);
@@ -39,7 +45,7 @@ impl Running {
             .with_context(|| format!("the cache in {}", config.cachedir.display()))?;
         let changes = env.changes();
         let database = Database::File(database(config));
-        let venus = Venus::start(settings(config), env, Arc::new(containers), database)
+        let venus = Venus::start(settings(config, host), env, Arc::new(containers), database)
             .with_context(|| format!("the cache in {}", config.cachedir.display()))?;
         announce(&spool);
 
@@ -91,12 +97,12 @@ async fn look_again(venus: Arc<Venus>, mut changes: watch::Receiver<u64>) {
     }
 }
 
-fn settings(config: &Config) -> VenusConfig {
+fn settings(config: &Config, host: &str) -> VenusConfig {
     VenusConfig {
         cache_bytes: config.cachesize,
         cache_objects: config.cachefiles(),
         in_memory: IN_MEMORY,
-        host: fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+        host: host.to_owned(),
         rpc_timeout: config.rpc_timeout,
         mountpoint: config.mountpoint.display().to_string(),
         conflict_view: config.conflict_view,
@@ -107,6 +113,8 @@ fn settings(config: &Config) -> VenusConfig {
         trickle: (config.trickle_limit > 0).then_some(config.trickle_limit),
         metered: config.metered,
         checkpoints: config.cachedir.join("checkpoints"),
+        indexers: config.indexers.clone(),
+        processes: crate::fuse::process::process,
         ..VenusConfig::default()
     }
 }
@@ -175,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_settings_of_venus_conf_mean_the_same_as_those_that_nobody_set() {
-        let (set, unset) = (settings(&Config::defaults(&Surroundings::of_root())), VenusConfig::default());
+        let (set, unset) = (settings(&Config::defaults(&Surroundings::of_root()), ""), VenusConfig::default());
         assert_eq!((set.log_records, set.log_bytes), (unset.log_records, unset.log_bytes));
         assert_eq!((set.guard, set.weak), (unset.guard, unset.weak));
         assert_eq!((set.trickle, set.metered), (unset.trickle, unset.metered));

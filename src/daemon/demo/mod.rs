@@ -37,12 +37,15 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Runs CMD by the shell in the realm's root directory, and ends with its status. It finds the mount
-    /// in $CODA_MOUNT and the control socket in $CODA_CONTROL.
+    /// in $CODA_MOUNT and the control socket in $CODA_CONTROL; with --two the other mount in $CODA_MOUNT_2.
     #[arg(long, value_name = "CMD")]
     exec: Option<String>,
     /// Mounts at DIR instead of /coda (for root) or a directory beside the state (for others).
     #[arg(long, value_name = "DIR")]
     mount: Option<PathBuf>,
+    /// Mounts the realm twice, as two machines would: the second one beside the first, at /coda-2.
+    #[arg(long)]
+    two: bool,
     /// Lets every user of this machine in, as far as access lists allow. Needs root, or user_allow_other in
     /// fuse.conf. Without it only the one who starts it sees the tree.
     #[arg(long)]
@@ -71,7 +74,53 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 }
 
 async fn with_servers(options: &Options, place: &Place, signals: &mut Signals) -> anyhow::Result<ExitCode> {
-    let running = Running::start(&config(place, options)).await?;
+    let second = if options.two { Some(place.second()?) } else { None };
+    let result = match Clients::start(options, place, second.as_ref()).await {
+        Ok(clients) => with_clients(options, place, second.as_ref(), clients, signals).await,
+        Err(error) => Err(error),
+    };
+    second.iter().for_each(Place::leave);
+    result
+}
+
+/// The realm's clients: one, or two that are called laptop and desk.
+struct Clients {
+    first: Running,
+    second: Option<Running>,
+}
+
+impl Clients {
+    async fn start(options: &Options, place: &Place, second: Option<&Place>) -> anyhow::Result<Clients> {
+        let Some(other) = second else {
+            return Ok(Clients { first: Running::start(&config(place, options)).await?, second: None });
+        };
+        let first = Running::start_as(&config(place, options), "laptop").await?;
+        let other = Config { realmtab: place.state().join("realms"), ..config(other, options) };
+        match Running::start_as(&other, "desk").await {
+            Ok(second) => Ok(Clients { first, second: Some(second) }),
+            Err(error) => {
+                first.stop().await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn stop(self) -> anyhow::Result<()> {
+        let second = match self.second {
+            Some(second) => second.stop().await,
+            None => Ok(()),
+        };
+        self.first.stop().await.and(second)
+    }
+}
+
+async fn with_clients(
+    options: &Options,
+    place: &Place,
+    second: Option<&Place>,
+    clients: Clients,
+    signals: &mut Signals,
+) -> anyhow::Result<ExitCode> {
     let root = place.mount().join(REALM);
     let mut command = match &options.exec {
         Some(command) => {
@@ -79,14 +128,14 @@ async fn with_servers(options: &Options, place: &Place, signals: &mut Signals) -
             // The first look-up below the mount goes to the servers and back to us.
             let there = tokio::task::spawn_blocking(move || std::fs::metadata(root)).await?;
             there.with_context(|| format!("{} does not appear", place.mount().join(REALM).display()))?;
-            Some(start(command, place)?)
+            Some(start(command, place, second)?)
         }
         None => {
-            invite(options, place);
+            invite(options, place, second);
             None
         }
     };
-    let end = ending::wait(signals, running.mounted(), command.as_mut()).await;
+    let end = ending::wait(signals, clients.first.mounted(), command.as_mut()).await;
     let code = match (end, command) {
         (Ending::Command(status), _) => status_code(status?),
         (Ending::Signal(name), Some(mut command)) => {
@@ -102,7 +151,7 @@ async fn with_servers(options: &Options, place: &Place, signals: &mut Signals) -
             ExitCode::FAILURE
         }
     };
-    running.stop().await?;
+    clients.stop().await?;
     Ok(code)
 }
 
@@ -122,16 +171,22 @@ fn config(place: &Place, options: &Options) -> Config {
 }
 
 /// Starts a command in the realm's root. `cfs` of this build is found first.
-fn start(command: &str, place: &Place) -> anyhow::Result<Child> {
+fn start(command: &str, place: &Place, second: Option<&Place>) -> anyhow::Result<Child> {
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(command).current_dir(place.mount().join(REALM)).kill_on_drop(true);
-    shell.env("CODA_MOUNT", place.mount()).env("CODA_CONTROL", place.socket()).env("CODA_REALM", REALM);
+    shell.env("CODA_MOUNT", place.mount()).env("CODA_CONTROL", sockets(place, second)?).env("CODA_REALM", REALM);
+    shell.envs(second.map(|second| ("CODA_MOUNT_2", second.mount())));
     let own = std::env::current_exe().ok().and_then(|own| own.parent().map(Path::to_owned));
     let others = std::env::var_os("PATH").unwrap_or_default();
     if let Ok(path) = std::env::join_paths(own.into_iter().chain(std::env::split_paths(&others))) {
         shell.env("PATH", path);
     }
     shell.spawn().with_context(|| format!("running {command:?}"))
+}
+
+/// The sockets of all clients, as `$CODA_CONTROL` has them.
+fn sockets(place: &Place, second: Option<&Place>) -> anyhow::Result<std::ffi::OsString> {
+    Ok(std::env::join_paths(std::iter::once(place).chain(second).map(Place::socket))?)
 }
 
 /// The command's status becomes ours; one that a signal killed is told as shells do.
@@ -153,14 +208,19 @@ async fn hurry(command: &mut Child) {
     }
 }
 
-fn invite(options: &Options, place: &Place) {
+fn invite(options: &Options, place: &Place, second: Option<&Place>) {
     let root = place.mount().join(REALM);
-    let (root, mount, socket) = (root.display(), place.mount().display(), place.socket().display());
+    let (root, mount) = (root.display(), place.mount().display());
+    let socket = sockets(place, second).unwrap_or_default();
+    let socket = socket.to_string_lossy();
     let servers = match options.servers {
         1 => "one server".to_owned(),
         n => format!("{n} servers"),
     };
     println!("A Coda realm of {servers} is mounted at {root}");
+    if let Some(second) = second {
+        println!("and, as another machine sees it, at {}", second.mount().join(REALM).display());
+    }
     println!();
     println!("Try, in another terminal:");
     println!("    echo hello > {root}/home/greeting");

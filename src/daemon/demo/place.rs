@@ -47,6 +47,21 @@ impl Place {
         Ok(Place { state, mount, socket, temporary, made_mount })
     }
 
+    /// Where a second client lives: in the same state, mounted beside the first.
+    pub fn second(&self) -> anyhow::Result<Place> {
+        let mut mount = self.mount.clone().into_os_string();
+        mount.push("-2");
+        let mount = PathBuf::from(mount);
+        point::clear_stale(&mount, is_privileged())?;
+        let (mount, made_mount) = made(&mount)?;
+        let state = made(&self.state.join("second"))?.0;
+        let mut socket = state.join("venus.sock");
+        if socket.as_os_str().as_bytes().len() > SOCKET_LIMIT {
+            socket = std::env::temp_dir().join(format!("coda-demo-{}-2.sock", std::process::id()));
+        }
+        Ok(Place { state, mount, socket, temporary: false, made_mount })
+    }
+
     /// Where servers and venus keep what they have.
     pub fn state(&self) -> &Path {
         &self.state
