@@ -44,7 +44,12 @@ impl Cache {
     /// Sets room aside for contents of `bytes`, for `what`.
     pub fn reserve(self: &Arc<Cache>, what: ObjectId, bytes: u64) -> Result<Reserved> {
         let mut ground = self.ground();
-        let want = |ground: &Ground| ground.bytes + ground.reserved + bytes <= self.limits.bytes;
+        // The room that is kept for pins is theirs.
+        let owed = match ground.owed {
+            0 => 0,
+            owed => if ground.store.is_hoarded(what)? { 0 } else { owed },
+        };
+        let want = |ground: &Ground| ground.bytes + ground.reserved + owed + bytes <= self.limits.bytes;
         if !want(&ground) {
             self.evict(&mut ground, &want, false)?;
         }
@@ -71,11 +76,16 @@ impl Cache {
     /// Brings the cache back under its budget, as far as what it holds may go.
     pub fn trim(&self) -> Result<()> {
         let mut ground = self.ground();
-        let fits = |ground: &Ground| ground.bytes + ground.reserved <= self.limits.bytes;
+        let fits = |ground: &Ground| ground.bytes + ground.reserved + ground.owed <= self.limits.bytes;
         if !fits(&ground) {
             self.evict(&mut ground, &fits, false)?;
         }
         Ok(())
+    }
+
+    /// Keeps room for what pins are still to fetch.
+    pub fn set_owed(&self, bytes: u64) {
+        self.ground().owed = bytes;
     }
 
     /// Space, from memory.
@@ -83,7 +93,7 @@ impl Cache {
         let ground = self.ground();
         Space {
             total: self.limits.bytes,
-            free: self.limits.bytes.saturating_sub(ground.bytes + ground.reserved),
+            free: self.limits.bytes.saturating_sub(ground.bytes + ground.reserved + ground.owed),
             objects: self.limits.objects,
             objects_free: self.limits.objects.saturating_sub(ground.objects),
         }

@@ -98,6 +98,8 @@ struct Ground {
     objects: u64,
     bytes: u64,
     reserved: u64,
+    /// Bytes that pins are still to fetch: nothing else takes that room.
+    owed: u64,
     promises: HashMap<(u32, VolumeId), validity::Breaks>,
     seals: HashMap<(u32, VolumeId), seal::Seal>,
     /// Containers that somebody has open.
@@ -149,6 +151,7 @@ impl Cache {
             objects,
             bytes,
             reserved: 0,
+            owed: 0,
             promises: HashMap::new(),
             seals: HashMap::new(),
             opened: HashSet::new(),

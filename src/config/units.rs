@@ -25,6 +25,15 @@ pub fn size_text(bytes: u64) -> String {
         .map_or_else(|| format!("{bytes}B"), |(shift, unit)| format!("{}{unit}", bytes >> shift))
 }
 
+/// A size for people, who need no more than its first digits.
+pub fn people(bytes: u64) -> String {
+    let unit = [(40, "TB"), (30, "GB"), (20, "MB"), (10, "KB")].into_iter().find(|(shift, _)| bytes >> shift > 0);
+    match unit {
+        Some((shift, unit)) => format!("{:.1} {unit}", bytes as f64 / (1u64 << shift) as f64),
+        None => format!("{bytes} bytes"),
+    }
+}
+
 /// Reads a time: `15`, `15s`, `250ms`, `2min`, `1h`. A bare number counts seconds.
 pub fn time(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text)?;

@@ -44,7 +44,7 @@ pub fn rule_for(rules: &[u8], name: &[u8]) -> Option<Rule> {
 }
 
 /// Whether a name is one that a pattern with `*` and `?` means.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
+pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     // The last star and the place up to which it has eaten: no other needs to be tried again.
     let (mut at, mut read, mut star) = (0, 0, None);
     while read < name.len() {

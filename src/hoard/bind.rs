@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use coda_proto::{Entry, Fid, Kind};
 
+use super::pattern::{DEEP, matches};
 use crate::{
     error::Error,
     ops::{Core, Result},
@@ -37,9 +38,21 @@ impl Core {
         let mut bound = Bound::default();
         for wish in wishes {
             let root = ObjectId { realm: wish.realm, fid: Fid::root(wish.volume) };
-            match self.bind_path(root, wish, from, &mut bound, most).await {
-                Ok(id) => self.bind_below(id, wish, from, &mut bound, most).await?,
-                Err(error) => bound.unbound.push((root, wish.path.clone(), why(&error))),
+            let mut own = Bound::default();
+            match wish.reach {
+                Reach::Matching => self.bind_matching(root, wish, from, &mut own, most).await?,
+                _ => match self.bind_path(root, wish, from, &mut own, most).await {
+                    Ok(id) => self.bind_below(id, &wish.path, wish, from, &mut own, most).await?,
+                    Err(error) => own.unbound.push((root, wish.path.clone(), why(&error))),
+                },
+            }
+            if let Some(bytes) = wish.most {
+                self.limit(&mut own, bytes)?;
+            }
+            bound.unbound.append(&mut own.unbound);
+            bound.full |= own.full;
+            for (id, priority) in own.objects {
+                bound.add(id, priority, most);
             }
         }
         Ok(bound)
@@ -70,6 +83,7 @@ impl Core {
     async fn bind_below(
         &self,
         id: ObjectId,
+        path: &[u8],
         wish: &Wish,
         from: From,
         bound: &mut Bound,
@@ -78,7 +92,7 @@ impl Core {
         if wish.reach == Reach::Itself || !id.fid.is_directory() {
             return Ok(());
         }
-        let mut open = vec![(id, wish.path.clone())];
+        let mut open = vec![(id, path.to_vec())];
         while let Some((dir, path)) = open.pop() {
             if bound.full {
                 return Ok(());
@@ -91,8 +105,76 @@ impl Core {
             for entry in self.cache.store(|store| store.entries(dir))? {
                 let child = ObjectId { realm: dir.realm, fid: entry.fid };
                 let new = bound.add(child, wish.priority, most);
-                if new && entry.kind == Kind::Directory && wish.reach == Reach::Descendants {
+                if new && entry.kind == Kind::Directory && wish.reach != Reach::Children {
                     open.push((child, joined(&path, &entry)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a pattern matches, with the directories on the way, and all that is below it.
+    async fn bind_matching(
+        &self,
+        root: ObjectId,
+        wish: &Wish,
+        from: From,
+        bound: &mut Bound,
+        most: usize,
+    ) -> Result<()> {
+        let parts: Vec<&[u8]> = wish.path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
+        // A directory, where it is, and how many parts of the pattern have led there.
+        let mut open = vec![(root, Vec::new(), 0)];
+        while let Some((dir, path, at)) = open.pop() {
+            let Some(part) = parts.get(at) else {
+                bound.add(dir, wish.priority, most);
+                self.bind_below(dir, &path, wish, from, bound, most).await?;
+                continue;
+            };
+            if bound.full {
+                return Ok(());
+            }
+            bound.add(dir, wish.priority, most);
+            if let Err(error) = self.listing(dir, from).await {
+                bound.unbound.push((root, path, why(&error)));
+                continue;
+            }
+            if *part == DEEP {
+                open.push((dir, path.clone(), at + 1));
+            }
+            for entry in self.cache.store(|store| store.entries(dir))? {
+                let child = ObjectId { realm: dir.realm, fid: entry.fid };
+                let below = joined(&path, &entry);
+                match entry.kind {
+                    Kind::Directory if *part == DEEP => open.push((child, below, at)),
+                    _ if *part == DEEP || !matches(part, &entry.name) => {}
+                    Kind::Directory => open.push((child, below, at + 1)),
+                    _ if at + 1 == parts.len() => {
+                        bound.add(child, wish.priority, most);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves of the files only as many as fit into `bytes`, the newest first.
+    fn limit(&self, bound: &mut Bound, bytes: u64) -> Result<()> {
+        let mut files = Vec::new();
+        for id in bound.objects.keys().filter(|id| !id.fid.is_directory()) {
+            let status = self.cache.peek(*id)?.map(|row| (row.status.mtime, row.status.length));
+            // What nobody has looked at yet cannot be counted.
+            files.push((status.is_none(), std::cmp::Reverse(status.unwrap_or_default().0), *id, status));
+        }
+        files.sort();
+        let mut taken = 0u64;
+        for (_, _, id, status) in files {
+            let length = status.map_or(u64::MAX, |(_, length)| length);
+            match taken.checked_add(length).filter(|taken| *taken <= bytes) {
+                Some(more) => taken = more,
+                None => {
+                    bound.objects.remove(&id);
                 }
             }
         }
@@ -101,7 +183,11 @@ impl Core {
 
     async fn listing(&self, dir: ObjectId, from: From) -> Result<()> {
         if from == From::Servers {
-            return self.directory(dir).await.map(drop);
+            self.directory(dir).await?;
+            // How large the files are is asked for many of them at once.
+            let entries = self.cache.store(|store| store.entries(dir))?;
+            self.know(dir, &entries).await;
+            return Ok(());
         }
         match self.cache.view(dir)? {
             Some(view) if view.row.complete => Ok(()),

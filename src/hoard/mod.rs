@@ -7,12 +7,17 @@
 //!
 //! ```text
 //!  wish     what was asked for, as people write it       (kept by store::hoard)
+//!  pin      the wishes that must not fail: measured before they are made, and their room is kept
+//!  pattern  what a path with stars means
 //!  bind     from wishes to objects: a walk over cached or fetched directories
 //!  walk     binds, validates, fetches; or only reports what is missing
 //! ```
 
 mod bind;
+pub(crate) mod pattern;
+mod pin;
 mod walk;
 pub mod wish;
 
+pub(crate) use pin::Measured;
 pub use walk::{Hoard, Missing, Report};

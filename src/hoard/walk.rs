@@ -17,6 +17,11 @@ const EVERY: Duration = Duration::from_secs(600);
 /// Of the cache, wishes may take so many of so many parts.
 const SHARE: (u64, u64) = (3, 4);
 
+/// Of a cache of `total` bytes, those that wishes may take.
+pub(super) fn room_of(total: u64) -> u64 {
+    total * SHARE.0 / SHARE.1
+}
+
 /// Something that is wanted and not here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
@@ -66,6 +71,11 @@ impl Core {
         }
         let core = self.weak();
         self.spawn(async move {
+            if let Some(core) = core.upgrade()
+                && let Err(error) = core.note_owed().await
+            {
+                tracing::info!(%error, "what the pins are still to fetch is not known");
+            }
             loop {
                 tokio::time::sleep(EVERY).await;
                 let Some(core) = core.upgrade() else { return };
@@ -94,13 +104,16 @@ impl Core {
 
     async fn walk(&self) -> Result<Report> {
         let wishes = self.cache.store(|store| store.wishes())?;
-        let most = self.cache.space().objects * SHARE.0 / SHARE.1;
-        let bound = self.bind(&wishes, From::Servers, most as usize).await?;
-        let order = by_priority(&bound);
-        self.cache.store(|store| store.set_hoarded(&order))?;
-        self.say("cache", format!("EndStatusWalk [{} objects]", order.len()));
+        let bound = self.bind(&wishes, From::Servers, self.most_bound()).await?;
         let mut report = self.begun(&bound, &wishes);
-        for (id, priority) in order {
+        let (kept, left) = self.what_fits(by_priority(&bound), report.room)?;
+        // What does not fit may go, also where it is here: it stands in the way of what is wanted more.
+        self.cache.store(|store| store.set_hoarded(&kept))?;
+        self.note_owed().await?;
+        self.say("cache", format!("EndStatusWalk [{} objects]", kept.len()));
+        let too_large = |(id, priority, bytes): &_| missing(*id, "No room", *bytes, *priority);
+        report.missing.extend(left.iter().map(too_large));
+        for (id, priority) in kept {
             match self.have(id, report.room - report.bytes).await {
                 Ok(Have::Here(bytes)) => report.bytes += bytes,
                 Ok(Have::NoRoom(bytes)) => report.missing.push(missing(id, "No room", bytes, priority)),
@@ -113,7 +126,34 @@ impl Core {
                 }
             }
         }
+        self.note_owed().await?;
         Ok(report)
+    }
+
+    /// Of objects in order of priority, those that fit into `room` together, and those that do not, with their
+    /// bytes. What is small may fit where something more wanted was too large.
+    #[allow(clippy::type_complexity, reason = "two lists, told apart by what they hold")]
+    fn what_fits(
+        &self,
+        order: Vec<(ObjectId, u32)>,
+        room: u64,
+    ) -> Result<(Vec<(ObjectId, u32)>, Vec<(ObjectId, u32, u64)>)> {
+        let (mut kept, mut left, mut taken) = (Vec::new(), Vec::new(), 0);
+        for (id, priority) in order {
+            let (length, _) = self.length_here(id)?;
+            if taken + length > room {
+                left.push((id, priority, length));
+                continue;
+            }
+            taken += length;
+            kept.push((id, priority));
+        }
+        Ok((kept, left))
+    }
+
+    /// How many objects may be bound.
+    pub(super) fn most_bound(&self) -> usize {
+        (self.cache.space().objects * SHARE.0 / SHARE.1) as usize
     }
 
     /// Validates an object and fetches what it holds, if that is not more than `room`.
@@ -141,8 +181,7 @@ impl Core {
     /// What the wishes want and what of it is here, without asking anybody.
     pub(crate) async fn hoard_look(&self) -> Result<Report> {
         let wishes = self.cache.store(|store| store.wishes())?;
-        let most = self.cache.space().objects * SHARE.0 / SHARE.1;
-        let bound = self.bind(&wishes, From::Cache, most as usize).await?;
+        let bound = self.bind(&wishes, From::Cache, self.most_bound()).await?;
         let mut report = self.begun(&bound, &wishes);
         for (id, priority) in by_priority(&bound) {
             match self.cache.view(id)? {
@@ -175,7 +214,7 @@ impl Core {
         let mut report = Report {
             objects: bound.objects.len() as u64,
             bytes: 0,
-            room: self.cache.space().total * SHARE.0 / SHARE.1,
+            room: room_of(self.cache.space().total),
             missing: unbound.collect(),
         };
         if bound.full {

@@ -15,6 +15,10 @@ pub(super) const TABLES: &str = "
         realm INTEGER NOT NULL, volume INTEGER NOT NULL, path BLOB NOT NULL, uid INTEGER NOT NULL,
         priority INTEGER NOT NULL, reach INTEGER NOT NULL, PRIMARY KEY (realm, volume, path)
     ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS hoard_most (
+        realm INTEGER NOT NULL, volume INTEGER NOT NULL, path BLOB NOT NULL, bytes INTEGER NOT NULL,
+        PRIMARY KEY (realm, volume, path)
+    ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS hoarded (id BLOB PRIMARY KEY, priority INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
@@ -27,6 +31,8 @@ pub enum Reach {
     Children = 1,
     /// All that is below it, now and in future.
     Descendants = 2,
+    /// The path is a pattern: what it matches, and all that is below that, now and in future.
+    Matching = 3,
 }
 
 /// One thing that somebody wants to have here.
@@ -44,6 +50,8 @@ pub struct Wish {
     pub priority: u32,
     /// How far it reaches.
     pub reach: Reach,
+    /// No more bytes than this, the newest files first.
+    pub most: Option<u64>,
 }
 
 impl Store {
@@ -64,6 +72,16 @@ impl Store {
                     wish.reach as i32
                 ])
             })
+            .and_then(|_| {
+                let key = params![wish.realm, wish.volume.0, wish.path];
+                self.db
+                    .prepare_cached("DELETE FROM hoard_most WHERE realm = ? AND volume = ? AND path = ?")?
+                    .execute(key)?;
+                let Some(most) = wish.most else { return Ok(0) };
+                self.db
+                    .prepare_cached("INSERT INTO hoard_most (realm, volume, path, bytes) VALUES (?, ?, ?, ?)")?
+                    .execute(params![wish.realm, wish.volume.0, wish.path, i64::try_from(most).unwrap_or(i64::MAX)])
+            })
             .map_err(broken)?;
         Ok(())
     }
@@ -73,7 +91,8 @@ impl Store {
         let mut ask = self
             .db
             .prepare_cached(
-                "SELECT realm, volume, path, uid, priority, reach FROM hoard
+                "SELECT realm, volume, path, uid, priority, reach, bytes FROM hoard
+                 LEFT JOIN hoard_most USING (realm, volume, path)
                  ORDER BY priority DESC, realm, volume, path",
             )
             .map_err(broken)?;
@@ -88,8 +107,10 @@ impl Store {
                     reach: match row.get::<_, i32>(5)? {
                         0 => Reach::Itself,
                         1 => Reach::Children,
-                        _ => Reach::Descendants,
+                        2 => Reach::Descendants,
+                        _ => Reach::Matching,
                     },
+                    most: row.get::<_, Option<i64>>(6)?.map(|most| most.max(0) as u64),
                 })
             })
             .map_err(broken)?;
@@ -101,7 +122,13 @@ impl Store {
         let gone = self
             .db
             .prepare_cached("DELETE FROM hoard WHERE realm = ? AND volume = ? AND path = ?")
-            .and_then(|mut drop| drop.execute(params![realm, volume.0, path]))
+            .and_then(|mut gone| {
+                let key = params![realm, volume.0, path];
+                self.db
+                    .prepare_cached("DELETE FROM hoard_most WHERE realm = ? AND volume = ? AND path = ?")?
+                    .execute(key)?;
+                gone.execute(key)
+            })
             .map_err(broken)?;
         Ok(gone > 0)
     }
@@ -150,6 +177,7 @@ mod tests {
             uid: 5,
             priority,
             reach: Reach::Children,
+            most: (priority > 10).then_some(1 << 40),
         };
         for (path, priority) in [("a", 10), ("b", 20), ("a", 30)] {
             store.wish(&wish(path, priority)).unwrap();

@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use coda_proto::control::{Failure, FailureKind, HoardReport, HoardWish, NotHere, Reply, Request};
+use coda_proto::control::{Failure, FailureKind, HoardReport, HoardWish, NotHere, Pinned, Reply, Request};
 
-use super::Command;
+use super::{Command, status::bytes as human};
 use crate::{Talk, exit::Stop};
 
 pub const COMMAND: Command = Command {
@@ -52,16 +52,23 @@ pub const COMMAND: Command = Command {
 pub const PIN: Command = Command {
     name: "pin",
     short: &[],
-    usage: "cfs pin <path> [path ...]",
-    about: "keeps all that is below the paths here, now and in future, and fetches it",
-    run: |talk, args| {
+    usage: "cfs pin [--most SIZE] <path or 'pattern'> ...",
+    about: "keeps all that is below the paths here, now and in future, and fetches it; refuses what cannot fit",
+    run: |talk, mut args| {
+        let most = args.value(&["--most", "-most"])?;
+        let most = most.map(|word| word.to_str().and_then(size).ok_or(Stop::Usage)).transpose()?;
+        let mut pinned = false;
         for path in args.rest(1, usize::MAX)? {
-            let asked = talk
-                .path(&path)
-                .and_then(|path| talk.ask(Request::HoardAdd { path, attributes: "1000:d+".into() }));
-            talk.answer(Some(&path), asked, |_| String::new());
+            let asked = talk.path(&path).and_then(|path| talk.ask(Request::Pin { path, most }));
+            pinned |= asked.is_ok();
+            talk.answer(Some(&path), asked, |reply| match reply {
+                Reply::Pinned(pin) => format!("{}: {}", path.to_string_lossy(), pinned_text(pin)),
+                _ => String::new(),
+            });
         }
-        follow(talk, Order::Walk);
+        if pinned {
+            follow(talk, Order::Walk);
+        }
         Ok(())
     },
 };
@@ -259,10 +266,31 @@ fn verify_text(report: &HoardReport) -> String {
     report.missing.iter().map(line).collect()
 }
 
+/// `2 GB`, `500M`; a bare number counts bytes.
+fn size(word: &str) -> Option<u64> {
+    let end = word.find(|c: char| !c.is_ascii_digit()).unwrap_or(word.len());
+    let (number, unit) = (word[..end].parse::<u64>().ok()?, word[end..].trim().to_ascii_lowercase());
+    let shift = match unit.as_str() {
+        "" | "b" => 0,
+        "k" | "kb" => 10,
+        "m" | "mb" => 20,
+        "g" | "gb" => 30,
+        "t" | "tb" => 40,
+        _ => return None,
+    };
+    number.checked_mul(1 << shift)
+}
+
+fn pinned_text(pin: &Pinned) -> String {
+    let Pinned { objects, bytes, missing, left } = pin;
+    let fetched = if *missing == 0 { String::new() } else { format!(", {} of it to be fetched", human(*missing)) };
+    format!("{objects} objects, {}{fetched}; pins may take {} more\n", human(*bytes), human(*left))
+}
+
 fn preflight(report: &HoardReport) -> String {
     let HoardReport { objects, bytes, room, missing, .. } = report;
     if missing.is_empty() {
-        return format!("Ready to go: {objects} objects, {bytes} of {room} bytes\n");
+        return format!("Ready to go: {objects} objects, {} of {} that may be kept\n", human(*bytes), human(*room));
     }
     let line =
         |missing: &NotHere| format!("{:>12} bytes  {}  ({})\n", missing.bytes, missing.path, missing.why);
@@ -336,10 +364,28 @@ mod tests {
     #[test]
     fn a_pin_is_a_wish_for_all_below_and_ends_with_unpin() {
         let mut fake = Fake::world();
-        run(&mut fake, "pin src", "");
+        let shown = run(&mut fake, "pin src", "");
+        assert_eq!(shown.out, "src: 1 objects, 2.0 KB, 2.0 KB of it to be fetched; pins may take 1022.0 KB more\n");
         assert!(run(&mut fake, "hoard list", "").out.contains("1000:d+"));
         assert!(fake.cached("/coda/example.org/src"));
         run(&mut fake, "unpin src", "");
         assert_eq!(run(&mut fake, "hoard list", "").out, "");
+        assert_eq!(run(&mut fake, "pin --most lots src", "").code, 255);
+    }
+
+    #[test]
+    fn a_pin_that_cannot_fit_is_refused_with_numbers_and_nothing_is_fetched_for_it() {
+        let mut fake = Fake::world();
+        fake.leave_room(1000);
+        let shown = run(&mut fake, "pin src docs", "");
+        assert_eq!((shown.code, shown.out.as_str()), (1, ""), "{shown:?}");
+        assert!(shown.err.contains("src: needs 2048 bytes, and pins have 1000 left"), "{shown:?}");
+        assert_eq!(run(&mut fake, "hoard list", "").out, "");
+    }
+
+    #[test]
+    fn sizes_are_read_with_units_of_1024() {
+        assert_eq!((size("7"), size("2k"), size("3MB"), size("1 G")), (Some(7), Some(2048), Some(3 << 20), Some(1 << 30)));
+        assert_eq!((size("x"), size("1.5G"), size("99999999999T")), (None, None, None));
     }
 }

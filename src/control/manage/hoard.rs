@@ -74,7 +74,7 @@ impl Venus {
     }
 
     /// The wish that a path makes.
-    async fn wish_for(&self, who: Caller, path: &str) -> Result<Wish, Failure> {
+    pub(super) async fn wish_for(&self, who: Caller, path: &str) -> Result<Wish, Failure> {
         let id = self.core.served(self.find(who, path).await?);
         if id.realm == 0 {
             return Err(wrong(path, FailureKind::Invalid, "is made up by venus and always here"));
@@ -94,6 +94,7 @@ impl Venus {
             uid: who.uid,
             priority: crate::hoard::wish::USUAL,
             reach: Reach::Itself,
+            most: None,
         })
     }
 
@@ -142,15 +143,23 @@ impl Venus {
         Ok(self.wishes(uid)?.into_iter().map(|(shown, _)| shown).collect())
     }
 
+    /// Where a wish points, as people know it.
+    pub(super) fn path_of_wish(&self, wish: &Wish) -> String {
+        let root = ObjectId { realm: wish.realm, fid: Fid::root(wish.volume) };
+        let above = self.path_of(root).unwrap_or_else(|| self.volume_name(root));
+        match escape(&wish.path) {
+            inside if inside.is_empty() => above,
+            inside => format!("{above}/{inside}"),
+        }
+    }
+
     fn wishes(&self, uid: Option<u32>) -> Result<Vec<(HoardWish, Wish)>, Failure> {
         let wishes = self.core.cache.store(|store| store.wishes());
         let wishes = wishes.map_err(|error| failure("hoard", &error))?;
         let shown = |wish: Wish| {
-            let root = ObjectId { realm: wish.realm, fid: Fid::root(wish.volume) };
             let inside = escape(&wish.path);
-            let above = self.path_of(root).unwrap_or_else(|| self.volume_name(root));
             let shown = HoardWish {
-                path: if inside.is_empty() { above } else { format!("{above}/{inside}") },
+                path: self.path_of_wish(&wish),
                 volume: wish.volume.to_string(),
                 realm: self.core.realm_name(wish.realm).map(|name| name.to_string()).unwrap_or_default(),
                 inside: if inside.is_empty() { ".".into() } else { format!("./{inside}") },
@@ -160,6 +169,7 @@ impl Venus {
                     Reach::Itself => "",
                     Reach::Children => "c+",
                     Reach::Descendants => "d+",
+                    Reach::Matching => "pattern",
                 }
                 .into(),
             };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coda_proto::control::{Failure, HoardReport, Reply, Request};
+use coda_proto::control::{Failure, FailureKind, HoardReport, Pinned, Reply, Request};
 
 use super::world::*;
 use crate::{
@@ -164,4 +164,121 @@ async fn what_a_wish_no_longer_finds_is_told() {
     let [missing] = &report.missing[..] else { panic!("{report:?}") };
     assert_eq!(missing.path, at("q/other"));
     assert!(missing.why.starts_with("Not bound: "), "{missing:?}");
+}
+
+async fn pin(client: &Client, path: &str, most: Option<u64>) -> Result<Pinned, Failure> {
+    match ask(client, Request::Pin { path: at(path), most }).await? {
+        Reply::Pinned(pinned) => Ok(pinned),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A client whose pins may take 90,000 bytes of 120,000.
+fn small(world: &std::sync::Arc<World>) -> Client {
+    world.client_with("small", VenusConfig { cache_bytes: 120_000, ..VenusConfig::default() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_that_cannot_fit_is_refused_at_once_with_numbers_and_what_holds_the_room() {
+    let world = World::new(1);
+    let b = world.client("b");
+    for (name, length) in [("p", 40_000), ("q", 80_000), ("r", 40_000)] {
+        b.mkdir(name).await.unwrap();
+        b.write(&format!("{name}/f"), vec![1; length]).await.unwrap();
+    }
+    let a = small(&world);
+    let pinned = pin(&a, "p", None).await.unwrap();
+    assert_eq!(pinned, Pinned { objects: 3, bytes: 40_000, missing: 40_000, left: 50_000 });
+    let refused = pin(&a, "q", None).await.unwrap_err();
+    assert_eq!(refused.kind, FailureKind::NoSpace);
+    assert!(refused.why.contains("needs 78.1 KB (3 objects), and pins have 48.8 KB of 87.9 KB left"), "{refused:?}");
+    assert_eq!(refused.next, format!("{} holds 39.1 KB; `cfs unpin` gives room back", at("p")));
+    assert_eq!(paths(&a).await, ["./p 1000:d+"]);
+    assert_eq!(pin(&a, "r", None).await.unwrap().left, 10_000);
+    assert_eq!(pin(&a, "r", None).await.unwrap().left, 10_000, "once is enough");
+    assert!(walk(&a).await.missing.is_empty());
+    ask(&a, Request::HoardDelete { path: at("p") }).await.unwrap();
+    ask(&a, Request::HoardDelete { path: at("r") }).await.unwrap();
+    assert_eq!(pin(&a, "q", None).await.unwrap().left, 10_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_room_of_a_pin_is_kept_for_it_before_it_is_fetched() {
+    let world = World::new(1);
+    let b = world.client("b");
+    b.mkdir("p").await.unwrap();
+    b.write("p/f", vec![1; 60_000]).await.unwrap();
+    b.mkdir("work").await.unwrap();
+    for n in 0..10 {
+        b.write(&format!("work/f{n}"), vec![n; 20_000]).await.unwrap();
+    }
+    b.write("work/large", vec![9; 80_000]).await.unwrap();
+    let a = small(&world);
+    pin(&a, "p", None).await.unwrap();
+    for n in 0..10 {
+        assert_eq!(a.bytes(&format!("work/f{n}")).await.unwrap(), vec![n; 20_000]);
+        assert!(a.venus.core.cache.store(|store| store.totals()).unwrap().1 <= 60_000);
+    }
+    assert!(matches!(a.bytes("work/large").await, Err(Error::NoSpace(_))));
+    assert!(walk(&a).await.missing.is_empty());
+    let again = world.crashed(&a, "again");
+    world.kill(1);
+    for client in [&a, &again] {
+        assert_eq!(client.bytes("p/f").await.unwrap(), vec![1; 60_000]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pattern_keeps_what_it_matches_now_and_later_and_nothing_else() {
+    let world = World::new(1);
+    project(&world).await;
+    let a = world.client("a");
+    let pinned = pin(&a, "p/**/*.c", None).await.unwrap();
+    assert_eq!((pinned.objects, pinned.bytes), (6, 50), "{pinned:?}");
+    walk(&a).await;
+    let b = world.client("b");
+    b.write("p/src/late.c", "late").await.unwrap();
+    walk(&a).await;
+    assert!(pin(&a, "nothing/*.c", None).await.is_err(), "a pattern begins somewhere");
+    world.kill(1);
+    for (name, length) in [("p/src/main.c", 24), ("p/src/deep/x.c", 26), ("p/src/late.c", 4)] {
+        assert_eq!(a.bytes(name).await.unwrap().len(), length, "{name}");
+    }
+    assert!(a.bytes("p/README").await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_with_a_limit_keeps_the_newest_files_that_fit() {
+    let world = World::new(1);
+    let b = world.client("b");
+    b.mkdir("q").await.unwrap();
+    for name in ["oldest", "old", "new"] {
+        b.write(&format!("q/{name}"), vec![1; 20_000]).await.unwrap();
+    }
+    let a = small(&world);
+    assert_eq!(pin(&a, "q", Some(50_000)).await.unwrap().bytes, 40_000);
+    let report = walk(&a).await;
+    assert!(report.missing.is_empty(), "{report:?}");
+    world.kill(1);
+    assert!(a.bytes("q/new").await.is_ok() && a.bytes("q/old").await.is_ok());
+    assert!(a.bytes("q/oldest").await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_three_priorities_beyond_the_cache_the_highest_are_kept_and_the_rest_is_named() {
+    let world = World::new(1);
+    let b = world.client("b");
+    for name in ["low", "middle", "high"] {
+        b.write(name, vec![1; 45_000]).await.unwrap();
+    }
+    let a = small(&world);
+    for (name, priority) in [("low", "5"), ("middle", "500"), ("high", "900")] {
+        add(&a, name, priority).await;
+        let report = walk(&a).await;
+        assert_eq!(report.missing.len(), usize::from(name == "high"), "{report:?}");
+    }
+    let Reply::HoardReport(report) = ask(&a, Request::HoardVerify).await.unwrap() else { panic!() };
+    assert_eq!(report.missing[0].path, at("low"));
+    world.kill(1);
+    assert!(a.bytes("high").await.is_ok() && a.bytes("middle").await.is_ok() && a.bytes("low").await.is_err());
 }
