@@ -78,6 +78,20 @@ pub trait Env: Send + Sync + 'static {
     fn spawn(&self, task: BoxFuture<'static, ()>);
 }
 
+/// A local process, as far as it matters who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its name, as the kernel cuts it.
+    pub name: String,
+    /// The process that started it; 0: none.
+    pub parent: u32,
+    /// Its own number, where it was asked for by that of a thread.
+    pub leader: u32,
+}
+
+/// Looks a process up by its number or that of a thread. Called at a miss only.
+pub type Processes = fn(u32) -> Option<Process>;
+
 /// An open container: random access, by whoever holds it.
 pub trait Container: Send + Sync {
     /// Reads at `offset`; fewer bytes than asked only at the end.

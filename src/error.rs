@@ -9,6 +9,8 @@ use coda_proto::{Code, Fid, Refusal};
 pub enum Error {
     #[error("{0}: not cached and no server is reachable")]
     Disconnected(String),
+    #[error("{0}: not here, and not fetched for programs that read everything")]
+    NotFetched(String),
     #[error("realm {0} is not reachable: {1}")]
     RealmAway(String, String),
     #[error("{0}: no such object")]

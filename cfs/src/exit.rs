@@ -20,6 +20,8 @@ pub enum Exit {
     Pending,
     /// The command line is wrong.
     Usage,
+    /// As the command ended that was run.
+    Command(u8),
 }
 
 impl Exit {
@@ -33,6 +35,7 @@ impl Exit {
             Exit::Busy => 4,
             Exit::Pending => 5,
             Exit::Usage => 255,
+            Exit::Command(code) => code,
         }
     }
 
@@ -57,7 +60,7 @@ Exit codes:
     4  something uses it, or venus is busy: try again
     5  changes are not at the servers yet (`cfs flush`)
   255  the command line is wrong
-With several objects, the first that failed decides.
+With several objects, the first that failed decides. `cfs offline` ends as its command does.
 ";
 
 /// Why a command stops before its end.

@@ -30,6 +30,8 @@ struct State {
     pending: u64,
     looked_up: u32,
     hoard: Vec<HoardWish>,
+    /// Bytes that pins may still take.
+    room: u64,
     events: Vec<Event>,
 }
 
@@ -57,6 +59,7 @@ impl Fake {
                 negative: vec![grant("eve", "w")],
             },
             pending: 3,
+            room: 1 << 20,
             ..State::default()
         })))
     }
@@ -67,6 +70,10 @@ impl Fake {
     }
     pub fn open(&mut self, path: &str, why: &str) {
         self.0.borrow_mut().in_use.insert(path.to_owned(), why.to_owned());
+    }
+    /// Pins may take only so many bytes more.
+    pub fn leave_room(&mut self, bytes: u64) {
+        self.0.borrow_mut().room = bytes;
     }
     pub fn cached(&self, path: &str) -> bool {
         self.0.borrow().cached.contains(path)
@@ -393,6 +400,25 @@ impl State {
             }
             Request::HoardVerify => Reply::HoardReport(self.hoard_report()),
             Request::HoardSwitch { .. } => Reply::Done,
+            Request::Pin { path, most } => {
+                let wanted = 2048;
+                if most.is_none_or(|most| most >= wanted) && self.room < wanted {
+                    return Err(Failure {
+                        kind: FailureKind::NoSpace,
+                        what: path,
+                        why: format!("needs {wanted} bytes, and pins have {} left", self.room),
+                        next: String::new(),
+                    });
+                }
+                self.answer(Request::HoardAdd { path, attributes: "1000:d+".into() })?;
+                Reply::Pinned(Pinned { objects: 1, bytes: wanted, missing: wanted, left: self.room - wanted })
+            }
+            Request::Rehearse { begin: true } => Reply::Done,
+            Request::Rehearse { begin: false } => {
+                let missed =
+                    |name: &str, bytes| Missed { path: format!("{ROOT}/docs/{name}"), bytes, times: 1 };
+                Reply::Missed(vec![missed("a", Some(2048)), missed("b", None)])
+            }
             Request::Expand { path } | Request::Collapse { path } => {
                 return Err(not(&path, FailureKind::Invalid, "not in conflict"));
             }

@@ -47,7 +47,13 @@ impl Cache {
         // The room that is kept for pins is theirs.
         let owed = match ground.owed {
             0 => 0,
-            owed => if ground.store.is_hoarded(what)? { 0 } else { owed },
+            owed => {
+                if ground.store.is_hoarded(what)? {
+                    0
+                } else {
+                    owed
+                }
+            }
         };
         let want = |ground: &Ground| ground.bytes + ground.reserved + owed + bytes <= self.limits.bytes;
         if !want(&ground) {

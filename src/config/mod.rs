@@ -105,6 +105,8 @@ pub struct Config {
     pub allow_other: bool,
     /// The user whose mount it is when root runs venus.
     pub primaryuser: Option<u32>,
+    /// Programs that read everything: they get what is cached, and nothing is fetched for them.
+    pub indexers: Vec<String>,
     /// The loopback address at which Prometheus finds numbers.
     pub metrics: Option<SocketAddr>,
     /// What goes to the log, in the words of tracing's filter.
@@ -143,6 +145,7 @@ impl Config {
             conflict_view: ConflictView::default(),
             allow_other: false,
             primaryuser: None,
+            indexers: INDEXERS.split(',').map(str::to_owned).collect(),
             metrics: None,
             log: "info".into(),
             logfile: None,
@@ -187,6 +190,11 @@ impl Config {
         Ok(())
     }
 }
+
+/// The programs of common desktops and systems that read every file they find: search, `locate`, thumbnails.
+const INDEXERS: &str = "tracker-miner-fs-3,tracker-extract-3,localsearch-3,localsearch-extractor-3,baloo_file,\
+    baloo_file_extractor,recollindex,updatedb,updatedb.plocate,updatedb.mlocate,tumblerd,gdk-pixbuf-thumbnailer,\
+    gnome-thumbnail-font,evince-thumbnailer,totem-video-thumbnailer,ffmpegthumbnailer";
 
 /// A smaller cache cannot hold one day's work.
 pub const MIN_CACHESIZE: u64 = 2 << 20;

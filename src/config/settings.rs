@@ -129,6 +129,11 @@ pub const SETTINGS: &[Setting] = &[
         get: |c| c.primaryuser.unwrap_or(0).to_string(),
     },
     Setting {
+        name: "indexers",
+        set: |c, v| words(v).map(|names| c.indexers = names),
+        get: |c| c.indexers.join(","),
+    },
+    Setting {
         name: "metrics",
         set: |c, v| loopback(v).map(|address| c.metrics = address),
         get: |c| c.metrics.map(|address| address.to_string()).unwrap_or_default(),
@@ -153,6 +158,12 @@ fn word(value: &str) -> Result<String, String> {
         true => Err(format!("{value:?} is not one word")),
         false => Ok(value.to_owned()),
     }
+}
+
+/// Words with commas between them; none where there is nothing.
+fn words(value: &str) -> Result<Vec<String>, String> {
+    let words = value.split(',').map(str::trim).filter(|word| !word.is_empty());
+    words.map(word).collect()
 }
 
 fn number(value: &str) -> Result<u64, String> {
@@ -263,6 +274,7 @@ mod tests {
             ("metrics", "localhost", "ADDRESS:PORT"),
             ("conflict_view", "both", "neither versions nor link"),
             ("realm", "two words", "one word"),
+            ("indexers", "updatedb,two words", "one word"),
         ] {
             let mut config = defaults();
             let why = (find(name).unwrap().set)(&mut config, value).unwrap_err();

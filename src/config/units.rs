@@ -27,7 +27,8 @@ pub fn size_text(bytes: u64) -> String {
 
 /// A size for people, who need no more than its first digits.
 pub fn people(bytes: u64) -> String {
-    let unit = [(40, "TB"), (30, "GB"), (20, "MB"), (10, "KB")].into_iter().find(|(shift, _)| bytes >> shift > 0);
+    let unit =
+        [(40, "TB"), (30, "GB"), (20, "MB"), (10, "KB")].into_iter().find(|(shift, _)| bytes >> shift > 0);
     match unit {
         Some((shift, unit)) => format!("{:.1} {unit}", bytes as f64 / (1u64 << shift) as f64),
         None => format!("{bytes} bytes"),

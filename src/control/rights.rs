@@ -49,6 +49,7 @@ fn concerns_objects(request: &Request) -> bool {
         | Approve { .. }
         | Conflicts { .. }
         | Undo { .. }
+        | Rehearse { .. }
         | Expand { .. }
         | Collapse { .. }
         | Resolve { .. } => true,
@@ -62,6 +63,7 @@ fn concerns_objects(request: &Request) -> bool {
         | HoardWalk
         | HoardVerify
         | HoardSwitch { .. }
+        | Pin { .. }
         | Strength { .. }
         | FlushCache
         | ListCache { .. }

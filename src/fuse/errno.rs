@@ -12,6 +12,9 @@ use crate::error::Error;
 pub fn number(error: &Error) -> i32 {
     match error {
         Error::Disconnected(_) | Error::RealmAway(..) => libc::ETIMEDOUT,
+        // Indexers take a file that they may not read for granted and go on; what fails otherwise they try again
+        // (EAGAIN, ETIMEDOUT) or report as damage (EIO).
+        Error::NotFetched(_) => libc::EACCES,
         Error::NotFound(_) | Error::Gone(_) | Error::UnknownRealm(_) => libc::ENOENT,
         Error::Conflict(_) => libc::EIO,
         // Not EIO: nothing is broken, and programs say "not permitted" or "read-only".

@@ -23,6 +23,7 @@ mod inode;
 pub mod mount;
 mod notifier;
 pub mod point;
+pub mod process;
 
 pub use attr::to_nanos as nanos;
 pub use mount::{Mounted, Options, mount};

@@ -122,7 +122,8 @@ impl Core {
         bound: &mut Bound,
         most: usize,
     ) -> Result<()> {
-        let parts: Vec<&[u8]> = wish.path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
+        let parts: Vec<&[u8]> =
+            wish.path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
         // A directory, where it is, and how many parts of the pattern have led there.
         let mut open = vec![(root, Vec::new(), 0)];
         while let Some((dir, path, at)) = open.pop() {

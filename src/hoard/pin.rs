@@ -41,9 +41,8 @@ impl Core {
     /// What it would take to pin something more. Servers are asked what there is.
     pub(crate) async fn measure_pins(&self, wish: &Wish) -> Result<Measured> {
         let most = self.most_bound();
-        let same = |other: &Wish| {
-            (other.realm, other.volume, &other.path) == (wish.realm, wish.volume, &wish.path)
-        };
+        let same =
+            |other: &Wish| (other.realm, other.volume, &other.path) == (wish.realm, wish.volume, &wish.path);
         let mut measured = Measured {
             room: room_of(self.cache.space().total),
             disk: self.cache.containers.free().unwrap_or(u64::MAX),

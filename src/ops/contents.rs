@@ -96,6 +96,7 @@ impl Core {
                 self.install(id, &view, scratch, length)?;
                 continue;
             }
+            self.may_fetch(id)?;
             if attempt == 0 {
                 self.fetch_along(id, &view).await;
                 if self.cache.view(id)?.is_some_and(|view| view.row.has_contents()) {

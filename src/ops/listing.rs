@@ -62,6 +62,7 @@ impl Core {
             if view.row.complete {
                 return Ok(view);
             }
+            self.may_fetch(dir)?;
             let (realm, group) = self.group(dir).await?;
             if let Some((status, entries)) = self.read_pages(dir, &realm, &group).await? {
                 self.install_listing(dir, status, entries)?;
@@ -219,7 +220,7 @@ impl Core {
 
     /// Brings in what a listing needs beyond names: which symbolic links are mount points, and which files
     /// have several versions. What cannot be had is listed by what is cached.
-    async fn know(&self, dir: ObjectId, entries: &[Entry]) {
+    pub(crate) async fn know(&self, dir: ObjectId, entries: &[Entry]) {
         if is_version(dir) {
             return;
         }

@@ -6,6 +6,7 @@
 //!  status    is what is cached still so? all members are asked, and the newest version wins
 //!  seals     the same for whole volumes: one question where promises were lost
 //!  listing   directories, whole        contents   files, whole
+//!  asker     for whom nothing is fetched
 //!  names     create, mkdir, symlink, link, unlink, rmdir, rename
 //!  file      open, flush, release      attributes, xattrs
 //! ```
@@ -14,6 +15,7 @@
 //! again, and asks.
 
 mod acl;
+mod asker;
 mod attributes;
 pub(crate) mod contents;
 mod file;
@@ -27,6 +29,8 @@ mod seals;
 mod status;
 mod xattrs;
 
+pub use asker::Missed;
+pub(crate) use asker::{Askers, Looked};
 pub(crate) use contents::Scratch;
 pub use names::Removal;
 pub(crate) use restart::digest;
@@ -68,6 +72,7 @@ pub struct Core {
     pub(crate) settings: Settings,
     /// How fast the log goes.
     pub(crate) pace: Mutex<Pace>,
+    askers: Askers,
     me: Weak<Core>,
     realms: Mutex<Realms>,
     pub(crate) outboxes: Mutex<HashMap<(u32, VolumeId), Arc<Outbox>>>,
@@ -120,7 +125,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Core {
     /// Puts the parts together.
-    pub fn new(
+    pub(crate) fn new(
         env: Arc<dyn Env>,
         cache: Arc<Cache>,
         peers: Arc<Peers>,
@@ -128,6 +133,7 @@ impl Core {
         host: &str,
         conflict_view: ConflictView,
         settings: Settings,
+        askers: Askers,
     ) -> Result<Arc<Core>> {
         let expanded = cache.store(|store| view::expanded(store))?;
         let mut realms = Realms::default();
@@ -143,6 +149,7 @@ impl Core {
             host: host_name(host),
             settings,
             pace: Mutex::default(),
+            askers,
             me: me.clone(),
             realms: Mutex::new(realms),
             outboxes: Mutex::default(),

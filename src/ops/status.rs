@@ -74,6 +74,7 @@ impl Core {
 
     /// Asks the members for an object's status, and along with it for others of its volume.
     pub(crate) async fn refresh(&self, id: ObjectId, mut along: Vec<Fid>) -> Result<()> {
+        self.may_ask(id)?;
         let (realm, group) = self.group(id).await?;
         if self.is_still_sealed(id, &realm, &group).await {
             return Ok(());

@@ -79,8 +79,15 @@ impl Store {
                     .execute(key)?;
                 let Some(most) = wish.most else { return Ok(0) };
                 self.db
-                    .prepare_cached("INSERT INTO hoard_most (realm, volume, path, bytes) VALUES (?, ?, ?, ?)")?
-                    .execute(params![wish.realm, wish.volume.0, wish.path, i64::try_from(most).unwrap_or(i64::MAX)])
+                    .prepare_cached(
+                        "INSERT INTO hoard_most (realm, volume, path, bytes) VALUES (?, ?, ?, ?)",
+                    )?
+                    .execute(params![
+                        wish.realm,
+                        wish.volume.0,
+                        wish.path,
+                        i64::try_from(most).unwrap_or(i64::MAX)
+                    ])
             })
             .map_err(broken)?;
         Ok(())

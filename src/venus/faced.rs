@@ -7,7 +7,7 @@ use super::{
     Venus,
     face::{Attr, AttrChange, Caller, Face, Forget, Listing, ObjectId, OpenMode, Opened, RenameMode, Space},
 };
-use crate::{error::Error, fid::CODA};
+use crate::{error::Error, fid::CODA, ops::Looked};
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -17,11 +17,11 @@ impl Face for Venus {
     }
 
     async fn lookup(&self, who: Caller, dir: ObjectId, name: &[u8]) -> Result<Attr> {
-        self.core.lookup(who, dir, name).await
+        self.core.on_behalf(who, Looked::For(dir, name), self.core.lookup(who, dir, name)).await
     }
 
     async fn getattr(&self, who: Caller, id: ObjectId) -> Result<Attr> {
-        self.core.getattr(who, id).await
+        self.core.on_behalf(who, Looked::At(id), self.core.getattr(who, id)).await
     }
 
     async fn setattr(
@@ -35,7 +35,7 @@ impl Face for Venus {
     }
 
     async fn readdir(&self, who: Caller, dir: ObjectId) -> Result<Listing> {
-        self.core.readdir(who, dir).await
+        self.core.on_behalf(who, Looked::At(dir), self.core.readdir(who, dir)).await
     }
 
     async fn parent(&self, dir: ObjectId) -> Result<ObjectId> {
@@ -43,7 +43,7 @@ impl Face for Venus {
     }
 
     async fn open(&self, who: Caller, id: ObjectId, mode: OpenMode) -> Result<Opened> {
-        self.core.open(who, id, mode).await
+        self.core.on_behalf(who, Looked::At(id), self.core.open(who, id, mode)).await
     }
 
     async fn create(
@@ -78,8 +78,8 @@ impl Face for Venus {
         self.core.symlink(who, dir, name, target).await
     }
 
-    async fn readlink(&self, _who: Caller, id: ObjectId) -> Result<Vec<u8>> {
-        self.core.readlink(id).await
+    async fn readlink(&self, who: Caller, id: ObjectId) -> Result<Vec<u8>> {
+        self.core.on_behalf(who, Looked::At(id), self.core.readlink(id)).await
     }
 
     async fn link(&self, who: Caller, id: ObjectId, dir: ObjectId, name: &[u8]) -> Result<Attr> {

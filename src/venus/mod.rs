@@ -19,10 +19,10 @@ use crate::{
     cache::{Cache, Limits},
     cml::{Guard, Weak},
     config::ConflictView,
-    env::{Containers, Env},
+    env::{Containers, Env, Processes},
     error::Error,
     events::Events,
-    ops::Core,
+    ops::{Askers, Core},
     reintegration::Settings,
     replica::{Known, PeerEvent, Peers, PeersConfig},
     store::Store,
@@ -73,6 +73,10 @@ pub struct VenusConfig {
     pub trickle: Option<u64>,
     /// The line costs money: what is logged is sent where somebody asks for it.
     pub metered: bool,
+    /// Names of programs that get what is here and for which nothing is fetched.
+    pub indexers: Vec<String>,
+    /// Tells which program asks.
+    pub processes: Processes,
 }
 
 impl Default for VenusConfig {
@@ -94,6 +98,8 @@ impl Default for VenusConfig {
             weak: Weak::default(),
             trickle: None,
             metered: false,
+            indexers: Vec::new(),
+            processes: |_| None,
         }
     }
 }
@@ -155,6 +161,7 @@ impl Venus {
             &config.host,
             config.conflict_view,
             settings,
+            Askers::new(config.processes, &config.indexers),
         )?;
         core.resume()?;
         core.keep_hoarding()?;

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod askers;
 mod conflict;
 mod demo;
 mod failover;

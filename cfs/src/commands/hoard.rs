@@ -283,14 +283,19 @@ fn size(word: &str) -> Option<u64> {
 
 fn pinned_text(pin: &Pinned) -> String {
     let Pinned { objects, bytes, missing, left } = pin;
-    let fetched = if *missing == 0 { String::new() } else { format!(", {} of it to be fetched", human(*missing)) };
+    let fetched =
+        if *missing == 0 { String::new() } else { format!(", {} of it to be fetched", human(*missing)) };
     format!("{objects} objects, {}{fetched}; pins may take {} more\n", human(*bytes), human(*left))
 }
 
 fn preflight(report: &HoardReport) -> String {
     let HoardReport { objects, bytes, room, missing, .. } = report;
     if missing.is_empty() {
-        return format!("Ready to go: {objects} objects, {} of {} that may be kept\n", human(*bytes), human(*room));
+        return format!(
+            "Ready to go: {objects} objects, {} of {} that may be kept\n",
+            human(*bytes),
+            human(*room)
+        );
     }
     let line =
         |missing: &NotHere| format!("{:>12} bytes  {}  ({})\n", missing.bytes, missing.path, missing.why);
@@ -365,7 +370,10 @@ mod tests {
     fn a_pin_is_a_wish_for_all_below_and_ends_with_unpin() {
         let mut fake = Fake::world();
         let shown = run(&mut fake, "pin src", "");
-        assert_eq!(shown.out, "src: 1 objects, 2.0 KB, 2.0 KB of it to be fetched; pins may take 1022.0 KB more\n");
+        assert_eq!(
+            shown.out,
+            "src: 1 objects, 2.0 KB, 2.0 KB of it to be fetched; pins may take 1022.0 KB more\n"
+        );
         assert!(run(&mut fake, "hoard list", "").out.contains("1000:d+"));
         assert!(fake.cached("/coda/example.org/src"));
         run(&mut fake, "unpin src", "");
@@ -385,7 +393,10 @@ mod tests {
 
     #[test]
     fn sizes_are_read_with_units_of_1024() {
-        assert_eq!((size("7"), size("2k"), size("3MB"), size("1 G")), (Some(7), Some(2048), Some(3 << 20), Some(1 << 30)));
+        assert_eq!(
+            (size("7"), size("2k"), size("3MB"), size("1 G")),
+            (Some(7), Some(2048), Some(3 << 20), Some(1 << 30))
+        );
         assert_eq!((size("x"), size("1.5G"), size("99999999999T")), (None, None, None));
     }
 }

@@ -25,12 +25,14 @@ mod listvol;
 mod log;
 mod lsmount;
 mod mkmount;
+mod offline;
 mod pending;
 mod reconnect;
 mod repair;
 mod replay;
 mod resolve;
 mod rmmount;
+mod salvage;
 mod setacl;
 mod setquota;
 mod setup;
@@ -85,6 +87,7 @@ pub const COMMANDS: &[&Command] = &[
     &listvol::COMMAND,
     &lsmount::COMMAND,
     &mkmount::COMMAND,
+    &offline::COMMAND,
     &pending::COMMAND,
     &hoard::PIN,
     &hoard::PREFLIGHT,
@@ -94,6 +97,7 @@ pub const COMMANDS: &[&Command] = &[
     &replay::COMMAND,
     &resolve::COMMAND,
     &rmmount::COMMAND,
+    &salvage::COMMAND,
     &setacl::COMMAND,
     &setquota::COMMAND,
     &status::COMMAND,

@@ -41,3 +41,27 @@ pub struct NotHere {
     pub bytes: u64,
     pub priority: u32,
 }
+
+/// What a pin comes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pinned {
+    /// Objects that it keeps here now.
+    pub objects: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Bytes of them that are still to be fetched.
+    pub missing: u64,
+    /// Bytes that pins may take beyond this one and the others.
+    pub left: u64,
+}
+
+/// Something that was wanted and not here while it was tried out how it is to be offline.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missed {
+    /// Where it is.
+    pub path: String,
+    /// Bytes, where they are known.
+    pub bytes: Option<u64>,
+    /// How often it was asked for.
+    pub times: u64,
+}

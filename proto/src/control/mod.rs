@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use conflict::{Conflict, How, Resolved, Undoable, Version};
-pub use hoard::{HoardReport, HoardWish, NotHere};
+pub use hoard::{HoardReport, HoardWish, Missed, NotHere, Pinned};
 pub use object::{CachedObject, CachedVolume, FidState, Flushed, Kept};
 pub use pending::{PendingRecord, PendingVolume, Sent};
 pub use status::{RealmState, ServerState, Status, VolumeState};
@@ -143,6 +143,13 @@ pub enum Request {
     HoardVerify,
     /// Whether venus fetches what is wanted now and then by itself. [`Reply::Done`].
     HoardSwitch { on: bool },
+    /// Keeps a path here: as far as it goes, all that is below it, now and in future, or what a pattern matches.
+    /// Where it cannot fit it is refused. `most`: no more bytes than this, the newest files first.
+    /// [`Reply::Pinned`].
+    Pin { path: String, most: Option<u64> },
+    /// Shows the tree to the process that asks, and to those it starts, as if no server could be reached; ends
+    /// that. [`Reply::Done`], then [`Reply::Missed`].
+    Rehearse { begin: bool },
     /// What decisions can be undone: [`Reply::Undoable`]; or undoes the one of this number.
     /// [`Reply::Resolved`].
     Undo { id: Option<u64> },
@@ -195,6 +202,8 @@ pub enum Reply {
     Approved(u64),
     Purged(u64),
     Written(Vec<String>),
+    Pinned(Pinned),
+    Missed(Vec<Missed>),
 }
 
 /// The kind of a failure: what scripts look at.

@@ -7,6 +7,7 @@ mod lists;
 mod log;
 mod metrics;
 mod path;
+mod pin;
 mod state;
 mod tar;
 
@@ -77,6 +78,12 @@ impl Manager for Venus {
                 self.hoard_switch(on);
                 Ok(Reply::Done)
             }
+            Request::Pin { path, most } => self.pin(who, &path, most).await.map(Reply::Pinned),
+            Request::Rehearse { begin: true } => {
+                self.core.rehearse(who.pid);
+                Ok(Reply::Done)
+            }
+            Request::Rehearse { begin: false } => Ok(Reply::Missed(self.misses(who))),
             Request::Expand { path } => self.expand(who, &path, true).await.map(|()| Reply::Done),
             Request::Collapse { path } => self.expand(who, &path, false).await.map(|()| Reply::Done),
             Request::Undo { id: None } => self.undoable().map(Reply::Undoable),

@@ -56,18 +56,28 @@ impl Venus {
         let size = crate::config::units::people;
         let left = room.saturating_sub(held);
         let why = if measured.too_many {
-            "has more objects than the cache may hold; a larger cachesize or cachefiles allows for more".into()
+            "has more objects than the cache may hold; a larger cachesize or cachefiles allows for more"
+                .into()
         } else if needs > left {
-            format!("needs {} ({} objects), and pins have {} of {} left", size(needs), measured.objects, size(left), size(room))
+            format!(
+                "needs {} ({} objects), and pins have {} of {} left",
+                size(needs),
+                measured.objects,
+                size(left),
+                size(room)
+            )
         } else if missing > disk {
             format!("needs {} more, and the disk under the cache has {} left", size(missing), size(disk))
         } else {
             return None;
         };
-        let holds = |(wish, bytes): &(Wish, u64)| format!("{} holds {}", self.path_of_wish(wish), size(*bytes));
+        let holds =
+            |(wish, bytes): &(Wish, u64)| format!("{} holds {}", self.path_of_wish(wish), size(*bytes));
         let holders: Vec<String> = measured.holders.iter().take(5).map(holds).collect();
         let next = match holders.is_empty() {
-            true => "pin less of it (--most SIZE takes the newest files), or give venus a larger cachesize".into(),
+            true => {
+                "pin less of it (--most SIZE takes the newest files), or give venus a larger cachesize".into()
+            }
             false => format!("{}; `cfs unpin` gives room back", holders.join(", ")),
         };
         Some(Failure { next, ..wrong(path, FailureKind::NoSpace, why) })

@@ -174,7 +174,10 @@ fn config(place: &Place, options: &Options) -> Config {
 fn start(command: &str, place: &Place, second: Option<&Place>) -> anyhow::Result<Child> {
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(command).current_dir(place.mount().join(REALM)).kill_on_drop(true);
-    shell.env("CODA_MOUNT", place.mount()).env("CODA_CONTROL", sockets(place, second)?).env("CODA_REALM", REALM);
+    shell
+        .env("CODA_MOUNT", place.mount())
+        .env("CODA_CONTROL", sockets(place, second)?)
+        .env("CODA_REALM", REALM);
     shell.envs(second.map(|second| ("CODA_MOUNT_2", second.mount())));
     let own = std::env::current_exe().ok().and_then(|own| own.parent().map(Path::to_owned));
     let others = std::env::var_os("PATH").unwrap_or_default();

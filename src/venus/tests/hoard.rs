@@ -191,7 +191,10 @@ async fn a_pin_that_cannot_fit_is_refused_at_once_with_numbers_and_what_holds_th
     assert_eq!(pinned, Pinned { objects: 3, bytes: 40_000, missing: 40_000, left: 50_000 });
     let refused = pin(&a, "q", None).await.unwrap_err();
     assert_eq!(refused.kind, FailureKind::NoSpace);
-    assert!(refused.why.contains("needs 78.1 KB (3 objects), and pins have 48.8 KB of 87.9 KB left"), "{refused:?}");
+    assert!(
+        refused.why.contains("needs 78.1 KB (3 objects), and pins have 48.8 KB of 87.9 KB left"),
+        "{refused:?}"
+    );
     assert_eq!(refused.next, format!("{} holds 39.1 KB; `cfs unpin` gives room back", at("p")));
     assert_eq!(paths(&a).await, ["./p 1000:d+"]);
     assert_eq!(pin(&a, "r", None).await.unwrap().left, 10_000);
@@ -280,5 +283,7 @@ async fn of_three_priorities_beyond_the_cache_the_highest_are_kept_and_the_rest_
     let Reply::HoardReport(report) = ask(&a, Request::HoardVerify).await.unwrap() else { panic!() };
     assert_eq!(report.missing[0].path, at("low"));
     world.kill(1);
-    assert!(a.bytes("high").await.is_ok() && a.bytes("middle").await.is_ok() && a.bytes("low").await.is_err());
+    assert!(
+        a.bytes("high").await.is_ok() && a.bytes("middle").await.is_ok() && a.bytes("low").await.is_err()
+    );
 }

@@ -1,6 +1,7 @@
 //! Stories of whole cache managers and real servers.
 
 mod apart;
+mod askers;
 mod bounded;
 mod coherence;
 mod conflicts;

@@ -1,0 +1,80 @@
+//! For whom nothing is fetched: programs that read everything, and whoever tries out how it is to be offline.
+
+use coda_proto::control::{Missed, Reply, Request};
+
+use super::world::*;
+use crate::{
+    control::Manager,
+    env::Process,
+    error::Error,
+    venus::{
+        VenusConfig,
+        face::{Caller, Face},
+    },
+};
+
+const INDEXER: Caller = Caller { pid: 20, ..ME };
+const STARTER: Caller = Caller { pid: 10, ..ME };
+const CHILD: Caller = Caller { pid: 11, ..ME };
+
+fn processes(pid: u32) -> Option<Process> {
+    let process = |name: &str, parent| Some(Process { name: name.into(), parent, leader: pid });
+    match pid {
+        10 => process("cfs", 1),
+        11 => process("make", 10),
+        20 => process("updatedb", 1),
+        _ => None,
+    }
+}
+
+fn config() -> VenusConfig {
+    VenusConfig { indexers: vec!["updatedb".into()], processes, ..VenusConfig::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_fetched_for_an_indexer_and_what_is_here_it_gets() {
+    let world = World::new(2);
+    let (a, b) = (world.client_with("a", config()), world.client("b"));
+    b.mkdir("d").await.unwrap();
+    b.write("d/f", "contents").await.unwrap();
+    let dir = a.stat("d").await.unwrap().id;
+    let listed = a.venus.readdir(INDEXER, dir).await;
+    assert!(matches!(listed, Err(Error::NotFetched(_))), "{listed:?}");
+    assert!(matches!(a.venus.lookup(INDEXER, dir, b"f").await, Err(Error::NotFetched(_))));
+    a.ls("d").await.unwrap();
+    assert_eq!(a.venus.readdir(INDEXER, dir).await.unwrap().len(), 1);
+    let file = a.venus.lookup(INDEXER, dir, b"f").await.unwrap();
+    assert_eq!(file.size, 8);
+    let opened = a.venus.open(INDEXER, file.id, READ).await;
+    assert!(matches!(opened, Err(Error::NotFetched(_))));
+    assert_eq!(world.counted("fetch") + world.counted("fetchmany"), 0);
+    assert_eq!(a.read("d/f").await.unwrap(), "contents");
+    let opened = a.venus.open(INDEXER, file.id, READ).await.unwrap();
+    a.close(opened).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_tries_out_being_offline_sees_what_is_here_and_every_miss_is_told() {
+    let world = World::new(2);
+    let (a, b) = (world.client_with("a", config()), world.client("b"));
+    b.mkdir("e").await.unwrap();
+    b.write("here", "here").await.unwrap();
+    b.write("there", vec![1; 5000]).await.unwrap();
+    a.read("here").await.unwrap();
+    let (here, there) = (a.stat("here").await.unwrap().id, a.stat("there").await.unwrap().id);
+    let unseen = a.stat("e").await.unwrap().id;
+    a.venus.answer(STARTER, Request::Rehearse { begin: true }).await.unwrap();
+    let opened = a.venus.open(CHILD, here, READ).await.unwrap();
+    a.close(opened).await.unwrap();
+    for _ in 0..2 {
+        assert!(matches!(a.venus.open(CHILD, there, READ).await, Err(Error::Disconnected(_))));
+    }
+    assert!(matches!(a.venus.lookup(CHILD, unseen, b"x").await, Err(Error::Disconnected(_))));
+    // Everybody else goes on as ever.
+    assert!(matches!(a.venus.lookup(ME, unseen, b"x").await, Err(Error::NotFound(_))));
+    assert_eq!(a.bytes("there").await.unwrap().len(), 5000);
+    let told = a.venus.answer(STARTER, Request::Rehearse { begin: false }).await.unwrap();
+    let missed = |name: &str, bytes, times| Missed { path: format!("/coda/{REALM}/{name}"), bytes, times };
+    assert_eq!(told, Reply::Missed(vec![missed("e/x", None, 1), missed("there", Some(5000), 2)]));
+    assert!(matches!(a.venus.lookup(CHILD, unseen, b"x").await, Err(Error::NotFound(_))));
+}
