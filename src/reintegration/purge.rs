@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use coda_proto::{Contents, Fid, Op, VolumeId};
+use coda_proto::{Contents, Fid, Op, VolumeId, control::escape};
 
 use super::{Outbox, author::Writer};
 use crate::{
     cml::Forgotten,
     error::Error,
-    ops::{Core, Result, locked, path::text},
+    ops::{Core, Result, locked},
     store::{Change, Edit, LogRow, Row},
 };
 
@@ -159,6 +159,8 @@ impl Core {
 
     /// One record in the words of old.
     fn line(&self, outbox: &Outbox, row: &LogRow) -> String {
+        // One line each, whatever somebody has put into a name; `cfs replay` reads them again.
+        let text = |name: &[u8]| escape(name).replace('\n', "\\x0a");
         let path = |fid: Fid| match self.path_in(outbox, fid) {
             Some(path) => text(&path),
             None => "???".to_owned(),

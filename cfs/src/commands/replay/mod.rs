@@ -1,5 +1,8 @@
 //! `cfs replay`: does again what a checkpoint of the log holds, as whoever calls it. Nothing that is there is
-//! overwritten: what differs is put beside it, and said.
+//! overwritten: what differs is put beside it, and said. What was removed or renamed is shown, and done if somebody
+//! says so.
+
+mod steps;
 
 use std::{
     ffi::OsStr,
@@ -15,7 +18,8 @@ use std::{
 use coda_proto::control::{Failure, FailureKind};
 
 use super::Command;
-use crate::exit::Exit;
+use crate::{Talk, exit::Exit};
+use steps::{Done, Step, list_beside, steps};
 
 const BLOCK: usize = 512;
 /// A name in an archive is no longer.
@@ -26,11 +30,18 @@ const BESIDE: &str = ".replayed";
 pub const COMMAND: Command = Command {
     name: "replay",
     short: &[],
-    usage: "cfs replay <archive> <dir>",
-    about: "puts what checkpointml saved below dir again; what is there and differs stays, with the other beside",
+    usage: "cfs [-y] replay <archive> <dir>",
+    about: "does again below dir what checkpointml saved; what differs stays, with the other beside; asks before removing",
     run: |talk, args| {
         let words = args.rest(2, 2)?;
         let (archive, dir) = (talk.here().join(&words[0]), talk.here().join(&words[1]));
+        let unread = |what: &Path, error: io::Error| Failure {
+            kind: FailureKind::Io,
+            what: what.display().to_string(),
+            why: error.to_string(),
+            next: String::new(),
+        };
+        follow(talk, &archive, &dir).map_err(|error| unread(&dir, error))?;
         let mut replayed = Replayed::default();
         let done =
             fs::File::open(&archive).and_then(|file| replayed.all(&mut io::BufReader::new(file), &dir));
@@ -38,18 +49,62 @@ pub const COMMAND: Command = Command {
             talk.say(&format!("differs, and is kept beside: {}\n", place.display()));
         }
         talk.say(&format!("{} objects put back, {} were there already\n", replayed.made, replayed.same));
-        done.map_err(|error| Failure {
-            kind: FailureKind::Io,
-            what: archive.display().to_string(),
-            why: error.to_string(),
-            next: String::new(),
-        })?;
+        done.map_err(|error| unread(&archive, error))?;
         if !replayed.beside.is_empty() {
             talk.ends_as(Exit::Failed);
         }
         Ok(())
     },
 };
+
+/// Removes and renames again, after asking, what the list beside the archive names and is still there. It comes before
+/// what was made: a directory is to have its new name before something is put into it.
+fn follow(talk: &mut Talk<'_>, archive: &Path, dir: &Path) -> io::Result<()> {
+    let list = match fs::read_to_string(list_beside(archive)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        list => list?,
+    };
+    let (steps, unclear) = steps(&list, dir);
+    if unclear > 0 {
+        talk.say(&format!("{unclear} removals or renames name nothing surely and are left to you\n"));
+    }
+    let open: Vec<Step> = steps.into_iter().filter(Step::is_open).collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    open.iter().for_each(|step| talk.say(&format!("    {step}\n")));
+    if !asked(talk, "These were removed or renamed. Do that again?") {
+        talk.say(&format!("{} removals and renames left out\n", open.len()));
+        return Ok(());
+    }
+    let mut done = 0;
+    for step in &open {
+        match step.follow()? {
+            Done::Now => done += 1,
+            Done::Before => {}
+            Done::Not => {
+                talk.say(&format!("not done, something is in the way: {step}\n"));
+                talk.ends_as(Exit::Failed);
+            }
+        }
+    }
+    talk.say(&format!("{done} removals and renames done\n"));
+    Ok(())
+}
+
+/// A question whose answer is no unless somebody says yes.
+fn asked(talk: &mut Talk<'_>, question: &str) -> bool {
+    if talk.yes {
+        return true;
+    }
+    talk.say(&format!("{question} [n] "));
+    let mut answer = String::new();
+    let heard = talk.input.read_line(&mut answer).is_ok();
+    if answer.is_empty() {
+        talk.say("\n");
+    }
+    heard && answer.starts_with(['y', 'Y'])
+}
 
 #[derive(Default)]
 struct Replayed {
@@ -261,6 +316,43 @@ mod tests {
         );
         assert_eq!(read(&long), "long");
         assert_eq!(fs::read_link(to.join("d/link")).unwrap(), Path::new("new"));
+    }
+
+    #[test]
+    fn what_was_removed_or_renamed_is_done_again_after_asking() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir_all(from.join("renamed")).unwrap();
+        fs::write(from.join("renamed/new"), "new").unwrap();
+        let archive = dir.path().join("realm_v.tar");
+        let mut tar = Run::new("tar");
+        tar.arg("cf").arg(&archive).args(["--format=gnu", "renamed/new"]).current_dir(&from);
+        assert!(tar.status().unwrap().success());
+        let list =
+            "Remove\told\nRename\td (to: renamed)\nCreate\trenamed/new\nRmdir\tfull\nRename\ta (to: b)\n";
+        fs::write(dir.path().join("realm_v.cml"), list).unwrap();
+        for place in ["d", "full"] {
+            fs::create_dir_all(to.join(place)).unwrap();
+        }
+        for (name, contents) in [("old", "old"), ("d/kept", "kept"), ("full/x", "x"), ("a", "a"), ("b", "b")]
+        {
+            fs::write(to.join(name), contents).unwrap();
+        }
+        let line = format!("replay {} {}", archive.display(), to.display());
+        let shown = run(&mut Fake::world(), &line, "");
+        assert!(
+            shown.out.contains("    remove  ") && shown.out.contains("4 removals and renames left out\n"),
+            "{shown:?}"
+        );
+        assert!(to.join("old").exists() && to.join("d/kept").exists() && to.join("renamed/new").exists());
+        fs::remove_dir_all(to.join("renamed")).unwrap();
+        let shown = run(&mut Fake::world(), &line, "yes\n");
+        assert_eq!(shown.code, 1, "two could not be done: {shown:?}");
+        assert_eq!(shown.out.matches("not done, something is in the way").count(), 2, "{shown:?}");
+        assert!(!to.join("old").exists() && !to.join("d").exists() && to.join("renamed/kept").exists());
+        assert_eq!(fs::read_to_string(to.join("renamed/new")).unwrap(), "new");
+        assert_eq!(fs::read_to_string(to.join("b")).unwrap(), "b");
+        assert!(to.join("full/x").exists() && to.join("a").exists());
     }
 
     #[test]
