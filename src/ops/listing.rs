@@ -1,6 +1,8 @@
 //! Directories are fetched whole, page by page, from one member; pages of two versions never mix.
 
-use coda_proto::{Entry, Rights, ServerId, Status, wire};
+use std::collections::BTreeSet;
+
+use coda_proto::{Entry, Fid, Rights, ServerId, Status, wire};
 
 use super::{Core, Result, path, unexpected};
 use crate::{
@@ -16,9 +18,8 @@ use crate::{
 
 /// Entries of one page.
 const PAGE: u32 = 4096;
-/// Entries of which it is looked whether they have several versions; more can be listed, and say so when
-/// they are looked at.
-const LOOKED_AT: usize = 4096;
+/// Entries of which it is looked whether they have several versions; of more, the servers are asked which have.
+const LOOKED_AT: usize = if cfg!(test) { 64 } else { 4096 };
 /// Objects asked for at once.
 const AT_ONCE: usize = 256;
 /// Attempts to read a directory that changes meanwhile.
@@ -177,10 +178,15 @@ impl Core {
         }
         let entries = self.cache.store(|store| store.entries(dir))?;
         self.know(dir, &entries).await;
+        let undecided: BTreeSet<Fid> = match entries.len() > LOOKED_AT && !is_version(dir) {
+            true => self.undecided_in(dir).await?.into_iter().collect(),
+            false => BTreeSet::new(),
+        };
         let shown = path::shown(entries, |fid| self.made(dir.realm, fid));
         let mut lines = Vec::with_capacity(shown.len());
         for (index, (name, entry)) in shown.into_iter().enumerate() {
             let id = ObjectId { realm: dir.realm, fid: entry.fid };
+            let looked_at = index < LOOKED_AT || undecided.contains(&entry.fid);
             let (id, kind) = match entry.kind {
                 coda_proto::Kind::File => (id, NodeKind::File),
                 coda_proto::Kind::Directory => (id, NodeKind::Directory),
@@ -190,11 +196,11 @@ impl Core {
                 },
             };
             let (id, kind) = match entry.kind {
-                coda_proto::Kind::File if index < LOOKED_AT => self.line_of(id)?,
+                coda_proto::Kind::File if looked_at => self.line_of(id)?,
                 _ => (id, kind),
             };
             let beside = match entry.kind {
-                coda_proto::Kind::File if index < LOOKED_AT && kind == NodeKind::File => {
+                coda_proto::Kind::File if looked_at && kind == NodeKind::File => {
                     // Whoever keeps the listing hears of what would change it.
                     self.cache.tell(id);
                     self.versions_beside(id, &name)?
@@ -225,7 +231,7 @@ impl Core {
             return;
         }
         let id = |entry: &Entry| ObjectId { realm: dir.realm, fid: entry.fid };
-        let contested: std::collections::BTreeSet<&[u8]> = (entries.windows(2))
+        let contested: BTreeSet<&[u8]> = (entries.windows(2))
             .filter(|pair| pair[0].name == pair[1].name)
             .map(|pair| pair[0].name.as_slice())
             .collect();

@@ -29,7 +29,8 @@ impl Server {
         };
         volume.read(|view| {
             served(view)?;
-            let mut found = Found { view, caller, limit, conflicts: Vec::new(), all: true };
+            let skip = list.skip as usize;
+            let mut found = Found { view, caller, skip, limit, conflicts: Vec::new(), all: true };
             for fid in view.undecided()? {
                 found.object(fid)?;
             }
@@ -45,6 +46,8 @@ impl Server {
 struct Found<'a, 'v> {
     view: &'a View<'v>,
     caller: Caller,
+    /// Of those that would be told, so many are not: they were before.
+    skip: usize,
     limit: usize,
     conflicts: Vec<wire::Conflict>,
     all: bool,
@@ -54,6 +57,10 @@ impl Found<'_, '_> {
     fn add(&mut self, dir: Fid, path: Option<Vec<u8>>, status: &Status, others: &[Status]) {
         let may = demand(self.view, dir, self.caller.who, Rights::LOOKUP).is_ok();
         let Some(path) = path.filter(|_| may) else { return };
+        if self.skip > 0 {
+            self.skip -= 1;
+            return;
+        }
         if self.conflicts.len() == self.limit {
             self.all = false;
             return;
