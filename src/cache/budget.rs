@@ -154,7 +154,7 @@ impl Cache {
         }
         ground.commit(&Change::of(edit), &self.forgets)?;
         if let Some(container) = container
-            && !ground.store.log_names_container(container)?
+            && !ground.store.names_container(container)?
             && let Err(error) = self.containers.remove(container)
         {
             tracing::warn!(container, %error, "a container could not be removed");

@@ -51,12 +51,20 @@ impl Core {
         if status.kind != Kind::File || !status.in_conflict() {
             return Ok(false);
         }
-        let versions = distinct(&status.siblings);
-        if versions.iter().any(|version| version.length > merge::LIMIT) {
-            return Ok(false);
-        }
         let dir = ObjectId { realm: id.realm, fid: status.parent };
         let Some(rule) = self.rule(dir, id).await? else { return Ok(false) };
+        self.merge_as(id, rule).await.map(|merged| merged.is_some())
+    }
+
+    /// Merges what several sides wrote, as a rule says. Answers nothing where it does not say how.
+    pub(crate) async fn merge_as(&self, id: ObjectId, rule: Rule) -> Result<Option<super::Decided>> {
+        let view = self.current(id).await?;
+        let status = &view.row.status;
+        let versions = distinct(&status.siblings);
+        if versions.iter().any(|version| version.length > merge::LIMIT) {
+            return Ok(None);
+        }
+        let base = self.base_bytes(id, status, merge::LIMIT)?;
         let mut contents = Vec::new();
         for version in &versions {
             let source = self.source(id, &view, version).await?;
@@ -65,12 +73,12 @@ impl Core {
             bytes.truncate(read);
             contents.push(bytes);
         }
-        let Some(merged) = merge::merge(rule, &contents) else { return Ok(false) };
+        let Some(merged) = merge::merge(rule, base.as_deref(), &contents) else { return Ok(None) };
         let scratch = self.scratch()?;
         scratch.container.write_at(0, &merged).map_err(|error| cache::io(id.fid, error))?;
         let mtime = versions.iter().map(|version| version.mtime).max().unwrap_or_default();
-        self.decide(id, Keep::Given { container: scratch.name, mtime }).await?;
-        Ok(true)
+        let of = status.siblings.iter().map(|sibling| sibling.dot).collect();
+        self.decide(id, Keep::Given { container: scratch.name, mtime, of }).await.map(Some)
     }
 
     /// The rule for a file: of the nearest directory that has one for its name.

@@ -6,17 +6,19 @@
 //! ```text
 //!  .bash_history   append     what both sides added at the end, one after the other; else nothing is done
 //!  *.log           union      all lines of both sides, in order, common ones once
+//!  *.md            text       what each side changed, where the version that both began from is known here
 //! ```
 //!
-//! No rule ever loses a line. Both sides of a merge give the same bytes wherever it is done, and equal
+//! No rule loses a line that somebody wrote; `text` also removes what one side removed. Both sides of a merge give the same bytes wherever it is done, and equal
 //! contents are no conflict, so several clients may merge the same file at once.
 
+use super::three::three;
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 /// Larger contents are left to people.
 pub const LIMIT: u64 = 1 << 20;
 /// More lines are left to people: the time that comparing takes must be bounded.
-const LINES: usize = 20_000;
+pub(super) const LINES: usize = 20_000;
 
 /// What to do about versions of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub enum Rule {
     Append,
     /// All lines of both.
     Union,
+    /// What each has changed of what both began from.
+    Text,
 }
 
 /// The rule that a `.codamerge` has for a name: that of the last pattern that matches.
@@ -37,6 +41,7 @@ pub fn rule_for(rules: &[u8], name: &[u8]) -> Option<Rule> {
         let rule = match words.next()? {
             "append" => Rule::Append,
             "union" => Rule::Union,
+            "text" => Rule::Text,
             _ => return None,
         };
         matches(pattern.as_bytes(), name).then_some(rule)
@@ -70,16 +75,17 @@ pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> bool {
 }
 
 /// Versions as one, or nothing where the rule does not say how.
-pub fn merge(rule: Rule, versions: &[Vec<u8>]) -> Option<Vec<u8>> {
+pub fn merge(rule: Rule, base: Option<&[u8]>, versions: &[Vec<u8>]) -> Option<Vec<u8>> {
     let (first, others) = versions.split_first()?;
     others.iter().try_fold(first.clone(), |merged, other| match rule {
         Rule::Append => append(&merged, other),
         Rule::Union => union(&merged, other),
+        Rule::Text => three(base?, &merged, other),
     })
 }
 
 /// Lines with their ends, so that nothing is lost or added between them.
-fn lines(text: &[u8]) -> Vec<&[u8]> {
+pub(super) fn lines(text: &[u8]) -> Vec<&[u8]> {
     text.split_inclusive(|byte| *byte == b'\n').collect()
 }
 
@@ -145,7 +151,7 @@ mod tests {
     use super::*;
 
     fn merged(rule: Rule, a: &str, b: &str) -> Option<String> {
-        merge(rule, &[a.into(), b.into()]).map(|bytes| String::from_utf8(bytes).unwrap())
+        merge(rule, None, &[a.into(), b.into()]).map(|bytes| String::from_utf8(bytes).unwrap())
     }
 
     #[test]
@@ -167,7 +173,7 @@ mod tests {
     #[test]
     fn a_union_has_all_lines_of_both_in_order() {
         assert_eq!(merged(Rule::Union, "1\nA\n2\n", "1\n2\nB\n").unwrap(), "1\nA\n2\nB\n");
-        assert_eq!(merge(Rule::Union, &[b"a\0".to_vec(), b"b".to_vec()]), None, "not text");
+        assert_eq!(merge(Rule::Union, None, &[b"a\0".to_vec(), b"b".to_vec()]), None, "not text");
     }
 
     #[test]
@@ -177,6 +183,8 @@ mod tests {
         assert_eq!(rule_for(rules, b"a.log"), Some(Rule::Union));
         assert_eq!(rule_for(rules, b"special.log"), Some(Rule::Append));
         assert_eq!(rule_for(rules, b".bash_history"), Some(Rule::Append));
+        assert_eq!(rule_for(b"*.md text", b"a.md"), Some(Rule::Text));
+        assert_eq!(merge(Rule::Text, None, &[b"1".to_vec(), b"2".to_vec()]), None, "without a base");
         assert_eq!((rule_for(rules, b"x"), rule_for(rules, b"a.txt")), (None, None));
         assert!(matches(b"a*b?c*", b"axxbbbyc") && !matches(b"a*b", b"ac") && matches(b"*", b""));
     }

@@ -10,7 +10,10 @@
 //!  choice     which of them a choice means
 //!  resolve    makes a choice true: one record whose base covers what it decides between
 //!  contested  several objects of one name
+//!  places     which places of a volume are contested
 //!  undo       brings back what a decision took away
+//!  base       what this machine's version was made from
+//!  three      two texts and the one that both were made from, merged
 //!  merge      text that two sides changed, as one, where a rule says so; `automatic` does it
 //! ```
 //!
@@ -18,11 +21,14 @@
 //! conflict is resolved: what would be written is based on one of the versions only.
 
 mod automatic;
+mod base;
 pub mod choice;
 pub(crate) mod contested;
 pub mod merge;
 pub mod names;
+pub(crate) mod places;
 mod resolve;
+pub mod three;
 mod undo;
 pub(crate) mod versions;
 pub mod view;

@@ -23,8 +23,9 @@ use crate::{
 pub(crate) enum Keep {
     /// One of them is all that is left.
     Chosen(Choice),
-    /// These contents replace all of them: a container, whose time is kept.
-    Given { container: u64, mtime: i64 },
+    /// These contents replace all of them: a container, whose time is kept. They were made of these versions; if
+    /// that is said, and there are others meanwhile, nothing is done.
+    Given { container: u64, mtime: i64, of: Vec<Dot> },
     /// One goes, the others stay.
     Without(Dot),
 }
@@ -98,6 +99,9 @@ impl Core {
         let name = id.fid.to_string();
         let decided = self.retried(id, name.as_bytes(), || self.decide_once(id, &keep)).await?;
         self.say("conflict", format!("Resolved {}, {} version(s) gone", id.fid, decided.dropped));
+        if !self.cache.view(id)?.is_some_and(|view| view.row.status.in_conflict()) {
+            self.forget_base(id)?;
+        }
         // The kernel did not ask for this itself.
         self.cache.forget_object(id, true);
         Ok(decided)
@@ -116,6 +120,12 @@ impl Core {
         if view.open.as_ref().is_some_and(|file| file.state().writers > 0 || file.state().unsaved) {
             return Err(Error::Busy(format!("{} is open for writing", id.fid)).into());
         }
+        if let Keep::Given { of, .. } = keep
+            && !of.is_empty()
+            && (of.len() != status.siblings.len() || status.siblings.iter().any(|s| !of.contains(&s.dot)))
+        {
+            return Err(Error::Invalid(format!("{}: its versions changed meanwhile", id.fid)).into());
+        }
         let mut ours = std::collections::BTreeSet::new();
         for sibling in &status.siblings {
             if self.cache.store(|store| store.drew(sibling.dot.author))? {
@@ -133,7 +143,7 @@ impl Core {
                 }
                 source => source,
             },
-            (None, Keep::Given { container, mtime }) => self.given(id, *container, *mtime)?,
+            (None, Keep::Given { container, mtime, .. }) => self.given(id, *container, *mtime)?,
             (None, _) => return Err(Error::Invalid(id.fid.to_string()).into()),
         };
         let (stays, only) = match keep {

@@ -23,7 +23,7 @@ const SHARE: u64 = 4;
 
 /// Which of the decisions are to be forgotten: those that are too old, and the oldest while they take more
 /// than `room`. `kept`: time and bytes of each, the latest first.
-fn outdated(kept: &[(i64, u64)], now: i64, room: u64) -> usize {
+pub(super) fn outdated(kept: &[(i64, u64)], now: i64, room: u64) -> usize {
     let mut bytes = 0;
     let stays = kept.iter().take_while(|(time, length)| {
         bytes += length;

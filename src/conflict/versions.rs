@@ -6,7 +6,10 @@
 
 use coda_proto::{Author, Dot, Fid, Kind, Past, Rights, Sibling, Status, VolumeId};
 
-use super::names::{self, Made};
+use super::{
+    base,
+    names::{self, Made},
+};
 use crate::{
     cache::View,
     error::Error,
@@ -33,6 +36,8 @@ pub(crate) enum MadeUp {
     Link(ObjectId),
     /// A directory of versions in place of a file.
     Expanded(ObjectId),
+    /// What this machine's version of a file was made from.
+    Base(ObjectId),
 }
 
 impl MadeUp {
@@ -40,7 +45,7 @@ impl MadeUp {
     pub fn file(self) -> ObjectId {
         match self {
             MadeUp::Version(of) => of.file,
-            MadeUp::Link(file) | MadeUp::Expanded(file) => file,
+            MadeUp::Link(file) | MadeUp::Expanded(file) | MadeUp::Base(file) => file,
         }
     }
 }
@@ -51,6 +56,8 @@ pub(crate) enum Named {
     Shown(ObjectId),
     /// Others.
     Other(ObjectId, VersionOf),
+    /// What this machine's was made from: the object that shows it, and the file.
+    Base(ObjectId, ObjectId),
 }
 
 /// The contents between which people must decide, the shown one first. Equal bytes count once.
@@ -77,6 +84,7 @@ fn number(file: ObjectId, what: MadeUp) -> ObjectId {
         MadeUp::Version(of) => of.dot,
         MadeUp::Link(_) => Dot::new(Author(0), 1),
         MadeUp::Expanded(_) => Dot::new(Author(0), 2),
+        MadeUp::Base(_) => Dot::new(Author(0), 3),
     };
     let directory = u32::from(matches!(what, MadeUp::Expanded(_)));
     let mut hasher = blake3::Hasher::new();
@@ -98,7 +106,7 @@ pub(crate) fn is_version(id: ObjectId) -> bool {
 }
 
 /// A version as a file: readable where the file is, and never written.
-fn status(of: &Status, sibling: &Sibling, fid: Fid) -> Status {
+pub(super) fn status(of: &Status, sibling: &Sibling, fid: Fid) -> Status {
     Status {
         fid,
         kind: Kind::File,
@@ -158,6 +166,7 @@ impl Core {
         let file = Box::pin(self.current(what.file())).await?;
         let of = match what {
             MadeUp::Version(of) => of,
+            MadeUp::Base(_) => return self.base_view(id, &file),
             _ if !file.row.status.in_conflict() => return Err(Error::Gone(id.fid)),
             MadeUp::Link(_) => return self.link_view(id, &file),
             MadeUp::Expanded(_) => return self.directory_view(id, &file),
@@ -193,6 +202,9 @@ impl Core {
             };
             let file = ObjectId { realm: dir.realm, fid: entry.fid };
             let view = Box::pin(self.current(file)).await?;
+            if label == base::LABEL.as_bytes() && self.base_of(file, &view.row.status)?.is_some() {
+                return Ok(Some(Named::Base(self.base_id(file), file)));
+            }
             let versions = labelled(&view.row.status.siblings);
             for (index, (sibling, text)) in versions.iter().enumerate() {
                 // What is left when the others are gone goes on answering to its name: whoever listed the
@@ -234,9 +246,13 @@ impl Core {
         };
         let versions = labelled(&view.row.status.siblings);
         let others = versions.iter().skip(1);
-        Ok(others
+        let mut beside: Vec<_> = others
             .map(|(sibling, label)| (names::beside(name, label), self.version_id(file, sibling.dot)))
-            .collect())
+            .collect();
+        if self.base_of(file, &view.row.status)?.is_some() {
+            beside.push((names::beside(name, base::LABEL), self.base_id(file)));
+        }
+        Ok(beside)
     }
 }
 

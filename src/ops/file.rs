@@ -75,10 +75,17 @@ impl Core {
         }
         let file = match self.shared(&view) {
             Some(file) => file,
-            None if mode.truncate || (is_new && writes) => self.emptied(id)?,
+            None if mode.truncate || (is_new && writes) => {
+                if !is_new {
+                    self.leave_base(&view, None).await?;
+                }
+                self.emptied(id)?
+            }
             None => self.opened(id, &view).await?,
         };
         if writes {
+            let view = self.cache.view(id)?.unwrap_or_else(|| view.clone());
+            self.leave_base(&view, Some(&file)).await?;
             self.shadow(id, file.name)?;
         }
         if mode.truncate && file.container.length().is_ok_and(|length| length > 0) {

@@ -125,6 +125,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Core {
     /// Puts the parts together.
+    #[allow(clippy::too_many_arguments, reason = "one for each part")]
     pub(crate) fn new(
         env: Arc<dyn Env>,
         cache: Arc<Cache>,

@@ -270,6 +270,11 @@ impl Core {
         }
         match self.version_named(dir, name).await? {
             Some(Named::Other(_, of)) => self.decide(of.file, Keep::Without(of.dot)).await.map(drop),
+            Some(Named::Base(_, file)) => {
+                self.forget_base(file)?;
+                self.cache.forget_object(dir, true);
+                Ok(())
+            }
             Some(Named::Shown(file)) => {
                 let plain = self.cache.store(|store| store.name_in(dir, file.fid))?;
                 let plain = plain.ok_or_else(|| Error::NotFound(text(name)))?;
@@ -286,7 +291,7 @@ impl Core {
         }
         self.directory(dir).await?;
         match self.version_named(dir, name).await? {
-            Some(Named::Other(..)) => Err(Error::Exists(text(name))),
+            Some(Named::Other(..) | Named::Base(..)) => Err(Error::Exists(text(name))),
             _ => Ok(()),
         }
     }

@@ -146,7 +146,9 @@ impl Core {
         }
         let Some(entry) = self.entry_known(dir, name).await? else {
             return match self.version_named(dir, name).await? {
-                Some(Named::Shown(id) | Named::Other(id, _)) => Ok(self.attr(&self.current(id).await?, who)),
+                Some(Named::Shown(id) | Named::Other(id, _) | Named::Base(id, _)) => {
+                    Ok(self.attr(&self.current(id).await?, who))
+                }
                 None => Err(Error::NotFound(text(name))),
             };
         };

@@ -8,6 +8,7 @@
 //!  log      mutations that some member has yet to answer for
 //!  author   the authors this store has drawn
 //!  hoard    what people want to have here; `hoarded`: the objects that this makes
+//!  base     what files were before they were written while apart
 //!  undo     what decisions took away, and the containers that keep it
 //! ```
 //!
@@ -15,6 +16,7 @@
 //! and the rows it changes are always in the same one. Validity is not kept: after a start nobody has
 //! promised us anything.
 
+mod base;
 mod change;
 mod hoard;
 mod log;
@@ -22,6 +24,7 @@ mod object;
 mod small;
 mod undo;
 
+pub use base::Base;
 pub use change::{Change, Edit};
 pub use hoard::{Reach, Wish};
 pub use log::LogRow;
@@ -132,6 +135,7 @@ impl Store {
             db.execute_batch(&format!("BEGIN; {steps} PRAGMA user_version = {VERSION}; COMMIT;"))
                 .map_err(broken)?;
         }
+        db.execute_batch(base::TABLES).map_err(broken)?;
         db.execute_batch(undo::TABLES).map_err(broken)?;
         db.execute_batch(hoard::TABLES).map_err(broken)?;
         db.execute_batch(INDEX).map_err(broken)?;

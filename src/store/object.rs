@@ -297,6 +297,25 @@ impl Store {
         rows.map(|row| from_key(&row.map_err(broken)?).ok_or_else(|| malformed("an object's key"))).collect()
     }
 
+    /// Files in conflict that show in a directory, as far as they are cached.
+    pub fn undecided_in(&self, dir: ObjectId) -> Result<Vec<ObjectId>> {
+        let mut ask = self
+            .db
+            .prepare_cached("SELECT id, row FROM object WHERE parent = ?1 AND id <> ?1")
+            .map_err(broken)?;
+        let rows = ask
+            .query_map([&key(dir)[..]], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)))
+            .map_err(broken)?;
+        let mut found = Vec::new();
+        for row in rows {
+            let (id, bytes) = row.map_err(broken)?;
+            if Row::decode(&bytes)?.status.in_conflict() {
+                found.push(from_key(&id).ok_or_else(|| malformed("an object's key"))?);
+            }
+        }
+        Ok(found)
+    }
+
     /// A name under which a cached directory holds an object.
     pub fn name_in(&self, dir: ObjectId, fid: Fid) -> Result<Option<Vec<u8>>> {
         let mut ask = self
@@ -327,7 +346,8 @@ impl Store {
             .db
             .prepare_cached(
                 "SELECT 1 FROM object WHERE container = ?1
-                 UNION ALL SELECT 1 FROM undo_container WHERE container = ?1",
+                 UNION ALL SELECT 1 FROM undo_container WHERE container = ?1
+                 UNION ALL SELECT 1 FROM base WHERE container = ?1",
             )
             .map_err(broken)?;
         Ok(ask.exists([container as i64]).map_err(broken)? || self.log_names_container(container)?)

@@ -48,6 +48,9 @@ fn text(conflict: &Conflict) -> String {
             version.path
         ));
     }
+    if !conflict.base.is_empty() {
+        text.push_str(&format!("    what this machine's was made from\n        {}\n", conflict.base));
+    }
     text
 }
 
@@ -66,17 +69,20 @@ mod tests {
             time: 1_795_970_285_000_000_000,
             length: 5,
             ours,
+            id: String::new(),
         };
         let conflict = Conflict {
             path: "/coda/r/f".into(),
             kind: "contents".into(),
             versions: vec![version("/coda/r/f", "laptop", true), version("/coda/r/f.conflict-x", "", false)],
+            base: "/coda/r/f.conflict-base".into(),
             ..Conflict::default()
         };
         assert_eq!(
             text(&conflict),
             "/coda/r/f: several contents\n    5 bytes, by laptop, this machine, 2026-11-29 16:38:05 UTC\n        \
-             /coda/r/f\n    5 bytes, by unknown, 2026-11-29 16:38:05 UTC\n        /coda/r/f.conflict-x\n"
+             /coda/r/f\n    5 bytes, by unknown, 2026-11-29 16:38:05 UTC\n        /coda/r/f.conflict-x\n    \
+             what this machine's was made from\n        /coda/r/f.conflict-base\n"
         );
     }
 

@@ -209,7 +209,7 @@ impl Session {
         let text = fs::read_to_string(fixfile).map_err(|error| wrong(&format!("{fixfile}: {error}")))?;
         let fixes = fixes(&text).map_err(|line| wrong(&format!("{fixfile}: {line}")))?;
         for (how, path) in fixes {
-            let answer = talk.ask(Request::Resolve { path: path.clone(), how: Some(how) });
+            let answer = talk.ask(Request::Resolve { path: path.clone(), how: Some(how), of: Vec::new() });
             let shown = OsString::from(&path);
             talk.answer(Some(&shown), answer, |_| format!("{path}: succeeded\n"));
         }
@@ -219,7 +219,7 @@ impl Session {
     fn decide(&mut self, talk: &mut Talk<'_>, how: How) -> Result<(), Failure> {
         let path = self.object()?.clone();
         self.end(talk)?;
-        match talk.ask(Request::Resolve { path: path.clone(), how: Some(how) })? {
+        match talk.ask(Request::Resolve { path: path.clone(), how: Some(how), of: Vec::new() })? {
             Reply::Resolved(done) => talk.say(&format!("{path}: {}\n", done.what)),
             _ => talk.say(&format!("{path}: succeeded\n")),
         }

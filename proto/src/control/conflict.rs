@@ -15,6 +15,8 @@ pub enum How {
     Newest,
     /// All of them, under names of their own.
     Both,
+    /// What each changed of what they began from, by lines; refused where that is not clear or not known.
+    Text,
     /// None of them: the object goes, with all its versions.
     Remove,
     /// The contents of this file: one of the versions, or any other below the mount point.
@@ -35,6 +37,9 @@ pub struct Conflict {
     pub kind: String,
     /// What it is decided between; the shown one first.
     pub versions: Vec<Version>,
+    /// Where what this machine's version was made from can be read; empty where that is not here.
+    #[serde(default)]
+    pub base: String,
 }
 
 /// One of several.
@@ -50,6 +55,9 @@ pub struct Version {
     pub length: u64,
     /// Whether it was made on this machine.
     pub ours: bool,
+    /// Its number; of an object, none.
+    #[serde(default)]
+    pub id: String,
 }
 
 /// A decision that can be undone.

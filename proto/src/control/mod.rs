@@ -155,7 +155,14 @@ pub enum Request {
     Undo { id: Option<u64> },
     /// Decides about one path; without `how`, has the servers bring their replicas together now.
     /// [`Reply::Resolved`].
-    Resolve { path: String, how: Option<How> },
+    Resolve {
+        path: String,
+        how: Option<How>,
+        /// The versions, by their numbers, that were looked at: if there are others now, nothing is done. None: whatever
+        /// there is.
+        #[serde(default)]
+        of: Vec<String>,
+    },
     /// Logs mutations of these volumes (all where none is named), whoever can be reached. Seconds that a
     /// record stays in the log, and of the line that one chunk may take. [`Reply::Done`].
     WriteDisconnect { paths: Vec<String>, age: Option<u64>, time: Option<u64> },

@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 use coda_proto::{
     Fid, Kind, Sibling, Status, VolumeId,
     control::{Conflict, Failure, FailureKind, How, Resolved, Undoable, Version, escape},
-    id::required,
-    wire::{self, request::Body, response},
 };
 
 use super::wrong;
 use crate::{
-    conflict::{Choice, Keep, contested::Fate, names, versions::labelled},
+    conflict::{Choice, Keep, contested::Fate, merge::Rule, names, places::Place, versions::labelled},
     control::failure::failure,
     env::Priority,
     error::Error,
@@ -22,13 +20,6 @@ use crate::{
         face::{Caller, ObjectId},
     },
 };
-
-/// A contested place within a volume.
-struct Place {
-    path: Vec<u8>,
-    status: Status,
-    others: Vec<Status>,
-}
 
 impl Venus {
     /// What waits for a decision, in order of paths.
@@ -80,34 +71,9 @@ impl Venus {
 
     /// Contested places of a volume as a server knows them; where none is reached, as they are cached.
     async fn contested(&self, root: ObjectId) -> Result<Vec<Place>, Error> {
-        let asked = async {
-            let (realm, group) = self.core.group(root).await?;
-            let body = Body::ListConflicts(wire::ListConflicts { volume: root.fid.volume.0, limit: 0 });
-            let bulk = bytes::Bytes::new();
-            let asked = self.core.peers.ask_any(&realm, &group, body, bulk, Priority::Foreground).await;
-            asked.map_err(|error| error.about(&group.name))
-        };
-        match asked.await {
-            Ok((_, answer)) => match answer.response.body {
-                Some(response::Body::Conflicts(conflicts)) => {
-                    let place = |conflict: wire::Conflict| {
-                        let statuses = conflict.others.into_iter().map(Status::try_from);
-                        Ok(Place {
-                            path: conflict.path.into(),
-                            status: required(conflict.status, "conflict")?,
-                            others: statuses.collect::<Result<_, _>>()?,
-                        })
-                    };
-                    let places = conflicts.conflicts.into_iter().map(place);
-                    let bad = |error: coda_proto::Malformed| {
-                        Error::BadAnswer(root.fid.to_string(), error.to_string())
-                    };
-                    places.collect::<Result<_, _>>().map_err(bad)
-                }
-                _ => Err(Error::BadAnswer(root.fid.to_string(), "the answer is to another question".into())),
-            },
+        match self.core.contested(root).await {
             Err(Error::Disconnected(_) | Error::Unsupported(_)) => self.cached_conflicts(root),
-            Err(error) => Err(error),
+            places => places,
         }
     }
 
@@ -147,6 +113,7 @@ impl Venus {
                     time: status.made,
                     length: status.length,
                     ours: drew(coda_proto::Author(status.fid.unique))?,
+                    id: String::new(),
                 });
             }
             "name"
@@ -160,11 +127,17 @@ impl Venus {
                     time: *mtime,
                     length: *length,
                     ours: drew(dot.author)?,
+                    id: dot.to_string(),
                 });
             }
             "contents"
         } else {
             "mark"
+        };
+        let file = ObjectId { realm, fid: status.fid };
+        let base = match place.others.is_empty() && self.core.base_of(file, status)?.is_some() {
+            true => named(&beside_path(&place.path, "base")),
+            false => String::new(),
         };
         Ok(Conflict {
             path: named(&place.path),
@@ -172,6 +145,7 @@ impl Venus {
             realm: self.core.realm_name(realm)?.to_string(),
             kind: kind.into(),
             versions,
+            base,
         })
     }
 
@@ -181,6 +155,7 @@ impl Venus {
         who: Caller,
         path: &str,
         how: Option<How>,
+        of: &[String],
     ) -> Result<Resolved, Failure> {
         let id = self.core.served(self.find(who, path).await?);
         if id.realm == 0 {
@@ -202,7 +177,8 @@ impl Venus {
                     let names = self.core.keep_both(who, id).await?;
                     return Ok(Resolved { dropped: 0, what: format!("also kept as {}", listed(&names)) });
                 }
-                How::Take(from) => return self.take(who, id, &from).await,
+                How::Text => return self.merge_text(id).await,
+                How::Take(from) => return self.take(who, id, &from, of).await,
                 How::Remove => {
                     let shown = self.core.current(id).await?.row.shown().ok_or(Error::Gone(id.fid))?;
                     let decided = self.core.decide(id, Keep::Chosen(Choice::Version(shown))).await?;
@@ -245,6 +221,10 @@ impl Venus {
             How::Theirs => Fate::Chosen(Choice::Theirs),
             How::Newest => Fate::Chosen(Choice::Newest),
             How::Both => Fate::Both,
+            How::Text => {
+                let why = "several objects have this name; texts of one file can be merged";
+                return Err(wrong(path, FailureKind::Unsupported, why));
+            }
             How::Remove => {
                 let why = "several objects have this name; remove each by its own";
                 return Err(wrong(path, FailureKind::Unsupported, why));
@@ -320,7 +300,7 @@ impl Venus {
     }
 
     /// The contents of another file, or of a version, become those of a file in conflict.
-    async fn take(&self, who: Caller, id: ObjectId, from: &str) -> Result<Resolved, Error> {
+    async fn take(&self, who: Caller, id: ObjectId, from: &str, of: &[String]) -> Result<Resolved, Error> {
         let other = self.find(who, from).await.map_err(|failure| Error::NotFound(failure.what))?;
         let keep = match self.core.version_of(other) {
             Ok(of) if of.file == id => Keep::Chosen(Choice::Version(of.dot)),
@@ -329,19 +309,53 @@ impl Venus {
                 let shown = view.row.shown().ok_or(Error::Gone(id.fid))?;
                 Keep::Chosen(Choice::Version(shown))
             }
-            _ => return self.take_contents(who, id, other).await,
+            _ => return self.take_contents(who, id, other, of).await,
         };
         Ok(resolved(&self.core.decide(id, keep).await?))
     }
 
-    async fn take_contents(&self, who: Caller, id: ObjectId, other: ObjectId) -> Result<Resolved, Error> {
+    /// Merges what each side changed, by lines.
+    async fn merge_text(&self, id: ObjectId) -> Result<Resolved, Error> {
+        let view = self.core.current(id).await?;
+        let status = &view.row.status;
+        if !status.in_conflict() {
+            return Err(Error::Invalid(format!("{} is not in conflict", id.fid)));
+        }
+        if self.core.base_of(id, status)?.is_none() {
+            let why = "what both began from is not here; `cfs resolve --merge TOOL` merges without it";
+            return Err(Error::Invalid(why.into()));
+        }
+        match self.core.merge_as(id, Rule::Text).await? {
+            Some(decided) => Ok(resolved(&decided)),
+            None => {
+                let why = "both changed the same lines, or it is no text; `cfs resolve --merge TOOL` asks a program";
+                Err(Error::Invalid(why.into()))
+            }
+        }
+    }
+
+    async fn take_contents(
+        &self,
+        who: Caller,
+        id: ObjectId,
+        other: ObjectId,
+        of: &[String],
+    ) -> Result<Resolved, Error> {
+        let now = self.core.current(id).await?.row.status.siblings.clone();
+        let looked_at = |dot: &coda_proto::Dot| of.contains(&dot.to_string());
+        let dots: Vec<coda_proto::Dot> = now.iter().map(|sibling| sibling.dot).collect();
+        // Of versions with equal bytes one is listed.
+        if !of.is_empty() && !labelled(&now).iter().all(|(sibling, _)| looked_at(&sibling.dot)) {
+            return Err(Error::Invalid(format!("{}: its versions changed meanwhile", id.fid)));
+        }
+        let of = if of.is_empty() { Vec::new() } else { dots };
         let view = self.core.current(other).await?;
         if view.row.status.kind != Kind::File {
             return Err(Error::Invalid(format!("{} is no file", other.fid)));
         }
         let mode = crate::venus::face::OpenMode { read: true, write: false, truncate: false };
         let opened = self.core.open(who, other, mode).await?;
-        let keep = Keep::Given { container: opened.container_id, mtime: opened.attr.mtime };
+        let keep = Keep::Given { container: opened.container_id, mtime: opened.attr.mtime, of };
         let decided = self.core.decide(id, keep).await;
         self.core.release(opened.handle).await?;
         Ok(resolved(&decided?))

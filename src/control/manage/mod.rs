@@ -88,7 +88,9 @@ impl Manager for Venus {
             Request::Collapse { path } => self.expand(who, &path, false).await.map(|()| Reply::Done),
             Request::Undo { id: None } => self.undoable().map(Reply::Undoable),
             Request::Undo { id: Some(id) } => self.undo(who, id).await.map(Reply::Resolved),
-            Request::Resolve { path, how } => self.decide(who, &path, how).await.map(Reply::Resolved),
+            Request::Resolve { path, how, of } => {
+                self.decide(who, &path, how, &of).await.map(Reply::Resolved)
+            }
             Request::WriteDisconnect { paths, age, time } => {
                 self.write_disconnect(who, &paths, age, time).await.map(|()| Reply::Done)
             }

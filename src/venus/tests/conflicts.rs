@@ -78,7 +78,7 @@ async fn conflicts(client: &Client, path: &str) -> Vec<Conflict> {
 }
 
 async fn resolve(client: &Client, path: &str, how: How) -> Result<Reply, coda_proto::control::Failure> {
-    let request = Request::Resolve { path: format!("/coda/{REALM}/{path}"), how: Some(how) };
+    let request = Request::Resolve { path: format!("/coda/{REALM}/{path}"), how: Some(how), of: Vec::new() };
     client.venus.answer(ME, request).await
 }
 
@@ -243,6 +243,142 @@ async fn a_version_is_read_again_without_servers_and_after_a_restart() {
     let again = parted.world.crashed(&parted.a, "laptop-again");
     assert_eq!(again.read(&name).await.unwrap(), other);
     assert_eq!(again.read("f").await.unwrap(), shown);
+}
+
+/// The laptop has changed a file while it saw no server, and the desk has meanwhile.
+async fn changed_apart(ours: &str, theirs: &str) -> Parted {
+    let parted = Parted::new();
+    parted.a.write("f", "1\n2\n3\n4\n5\n").await.unwrap();
+    parted.b.read("f").await.unwrap();
+    assert!(parted.a.venus.peers().disconnect(&[]).is_empty());
+    parted.a.write("f", "first try").await.unwrap();
+    parted.a.write("f", ours).await.unwrap();
+    parted.b.write("f", theirs).await.unwrap();
+    parted.meet().await;
+    parted
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_this_machines_version_was_made_from_shows_beside_until_it_is_decided() {
+    let parted = changed_apart("ours\n", "theirs\n").await;
+    for client in [&parted.a, &parted.world.crashed(&parted.a, "again")] {
+        let listed = names(client).await;
+        assert_eq!((listed.len(), listed[2].as_str()), (3, "f.conflict-base"), "{listed:?}");
+        assert_eq!(client.read("f.conflict-base").await.unwrap(), "1\n2\n3\n4\n5\n");
+        assert!(matches!(client.write("f.conflict-base", "no").await, Err(Error::Access(_))));
+    }
+    let listed = conflicts(&parted.a, &format!("/coda/{REALM}")).await;
+    assert_eq!(listed[0].base, format!("/coda/{REALM}/f.conflict-base"));
+    assert_eq!(names(&parted.b).await.len(), 2, "nobody else has it");
+    assert_eq!(conflicts(&parted.b, &format!("/coda/{REALM}")).await[0].base, "");
+    resolve(&parted.a, "f", How::Ours).await.unwrap();
+    assert!(parted.a.venus.core.cache.store(|store| store.bases()).unwrap().is_empty());
+    assert!(matches!(parted.a.read("f.conflict-base").await, Err(Error::NotFound(_))));
+    settled(&parted, "ours\n").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_written_in_place_leaves_behind_what_it_was_too() {
+    let parted = Parted::new();
+    parted.a.write("f", "1\n2\n").await.unwrap();
+    parted.b.read("f").await.unwrap();
+    assert!(parted.a.venus.peers().disconnect(&[]).is_empty());
+    let opened = parted.a.open("f", WRITE).await.unwrap();
+    opened.container.write_at(0, b"A").unwrap();
+    parted.a.close(opened).await.unwrap();
+    parted.b.write("f", "1\n2\n3\n").await.unwrap();
+    parted.meet().await;
+    assert_eq!(parted.a.read("f.conflict-base").await.unwrap(), "1\n2\n");
+    let root = parted.a.stat("").await.unwrap().id;
+    parted.a.venus.unlink(ME, root, b"f.conflict-base").await.unwrap();
+    assert_eq!(names(&parted.a).await.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn texts_changed_in_different_places_are_merged_when_somebody_asks_and_that_can_be_undone() {
+    let parted = changed_apart("A\n2\n3\n4\n5\n", "1\n2\n3\n4\nB\n").await;
+    let before = names(&parted.a).await;
+    let refused = resolve(&parted.b, "f", How::Text).await.unwrap_err();
+    assert!(refused.why.contains("what both began from is not here"), "{refused:?}");
+    resolve(&parted.a, "f", How::Text).await.unwrap();
+    assert_eq!(parted.b.read("f").await.unwrap(), "A\n2\n3\n4\nB\n");
+    let Reply::Undoable(undos) = parted.a.venus.answer(ME, Request::Undo { id: None }).await.unwrap() else {
+        panic!()
+    };
+    parted.a.venus.answer(ME, Request::Undo { id: Some(undos[0].id) }).await.unwrap();
+    assert_eq!(names(&parted.a).await.len(), before.len(), "the merged one, and both that it was made of");
+
+    let parted = changed_apart("A\n", "B\n").await;
+    let refused = resolve(&parted.a, "f", How::Text).await.unwrap_err();
+    assert!(refused.why.contains("both changed the same lines"), "{refused:?}");
+    assert_eq!(names(&parted.a).await.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_merges_texts_where_what_they_were_made_from_is_known() {
+    let parted = Parted::new();
+    parted.a.write(".codamerge", "f text\n").await.unwrap();
+    parted.a.write("f", "1\n2\n3\n").await.unwrap();
+    for client in [&parted.a, &parted.b] {
+        client.read("f").await.unwrap();
+        client.read(".codamerge").await.unwrap();
+    }
+    assert!(parted.a.venus.peers().disconnect(&[]).is_empty());
+    parted.a.write("f", "A\n2\n3\n").await.unwrap();
+    parted.b.write("f", "1\n2\nB\n").await.unwrap();
+    parted.meet().await;
+    parted.a.read("f").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(parted.b.read("f").await.unwrap(), "A\n2\nB\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_merged_counts_only_while_the_versions_are_those_that_were_merged() {
+    let parted = both_wrote("f").await;
+    parted.b.write("merged", "both").await.unwrap();
+    let listed = conflicts(&parted.b, &format!("/coda/{REALM}")).await;
+    let ids: Vec<String> = listed[0].versions.iter().map(|version| version.id.clone()).collect();
+    let take = |of: &[String]| Request::Resolve {
+        path: format!("/coda/{REALM}/f"),
+        how: Some(How::Take(format!("/coda/{REALM}/merged"))),
+        of: of.to_vec(),
+    };
+    let refused = parted.b.venus.answer(ME, take(&ids[..1])).await.unwrap_err();
+    assert!(refused.why.contains("its versions changed meanwhile"), "{refused:?}");
+    parted.b.venus.answer(ME, take(&ids)).await.unwrap();
+    let root = parted.b.stat("").await.unwrap().id;
+    parted.b.venus.unlink(ME, root, b"merged").await.unwrap();
+    settled(&parted, "both").await;
+}
+
+/// The directory that is too large for every entry to be looked at has 64 entries in tests.
+#[tokio::test(start_paused = true)]
+async fn every_version_in_a_large_directory_is_listed() {
+    let parted = Parted::new();
+    for n in 0..80 {
+        parted.a.write(&format!("f{n:02}"), "start").await.unwrap();
+    }
+    let contested = ["f03", "f70", "f75", "f79"];
+    for name in contested {
+        parted.b.read(name).await.unwrap();
+    }
+    parted.part();
+    for name in contested {
+        parted.a.write(name, "from the laptop").await.unwrap();
+        parted.b.write(name, "from the desk").await.unwrap();
+    }
+    parted.meet().await;
+    let third = parted.world.client("third");
+    let versions = |names: Vec<String>| names.into_iter().filter(|name| name.contains(".conflict-")).count();
+    assert_eq!(versions(names(&third).await), 4);
+    assert_eq!(
+        conflicts(&third, &format!("/coda/{REALM}")).await.len(),
+        4,
+        "more than a server tells at once"
+    );
+    parted.world.kill(1);
+    parted.world.kill(2);
+    assert_eq!(versions(names(&third).await), 4, "and without servers");
 }
 
 /// Both made a directory `d` and something in it, apart, and have met.
@@ -447,6 +583,10 @@ async fn an_expanded_file_is_a_directory_of_its_versions_until_it_is_collapsed()
     assert_eq!(seen(&parted.a).await.1, name);
     let refused = parted.a.venus.answer(ME, Request::Collapse { path }).await;
     assert!(refused.is_err());
-    ask(&parted.a, Request::Resolve { path: format!("/coda/{REALM}/f"), how: Some(How::Remove) }).await;
+    ask(
+        &parted.a,
+        Request::Resolve { path: format!("/coda/{REALM}/f"), how: Some(How::Remove), of: Vec::new() },
+    )
+    .await;
     assert_eq!(names(&parted.b).await, [""; 0]);
 }
