@@ -7,6 +7,7 @@ pub mod exit;
 pub mod glob;
 pub mod path;
 pub mod prompt;
+pub mod sandbox;
 pub mod setup;
 pub mod socket;
 pub mod talk;

@@ -6,25 +6,37 @@ use std::{
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
     process,
+    time::Duration,
 };
 
 use coda_proto::control::{Failure, FailureKind, How, Reply, Request, escape, unescape};
 
 use super::Command;
-use crate::{Talk, args::Args, exit::Stop, glob};
+use crate::{
+    Talk,
+    args::Args,
+    exit::Stop,
+    glob,
+    sandbox::{End, Sandbox},
+};
+
+/// Seconds that a merge tool may take unless somebody says otherwise.
+const LIMIT: u64 = 600;
 
 pub const COMMAND: Command = Command {
     name: "resolve",
     short: &[],
-    usage: "cfs resolve [-r] [--ours | --theirs | --newest | --both | --take FILE | --merge TOOL] <path or 'pattern'> ...",
+    usage: "cfs resolve [-r] [--ours | --theirs | --newest | --both | --text | --take FILE | --merge TOOL [--limit SECONDS]] <path or 'pattern'> ...",
     about: "decides between versions, or has the servers bring their replicas together now",
     run: |talk, mut args| {
         let recursive = args.flag(&["-r"]);
+        let limit = args.value(&["--limit", "-limit"])?;
+        let limit = limit.map_or(Some(LIMIT), |word| word.to_str()?.parse().ok()).ok_or(Stop::Usage)?;
         let wanted = wanted(talk, &mut args)?;
         for object in args.rest(1, usize::MAX)? {
             for path in targets(talk, &object, recursive && wanted != Wanted::Nothing)? {
                 let shown = OsString::from(&path);
-                let answer = decide(talk, &wanted, &path);
+                let answer = decide(talk, &wanted, &path, Duration::from_secs(limit));
                 talk.answer(Some(&shown), answer, |reply| match reply {
                     Reply::Resolved(done) if done.dropped == 0 => format!("{path}: {}\n", done.what),
                     Reply::Resolved(done) => {
@@ -51,11 +63,12 @@ enum Wanted {
 }
 
 fn wanted(talk: &mut Talk<'_>, args: &mut Args) -> Result<Wanted, Stop> {
-    let flags: [(&[&str], How); 4] = [
+    let flags: [(&[&str], How); 5] = [
         (&["--ours", "-ours"], How::Ours),
         (&["--theirs", "-theirs"], How::Theirs),
         (&["--newest", "-newest"], How::Newest),
         (&["--both", "-both"], How::Both),
+        (&["--text", "-text"], How::Text),
     ];
     let mut all: Vec<Wanted> = flags
         .into_iter()
@@ -76,8 +89,8 @@ fn wanted(talk: &mut Talk<'_>, args: &mut Args) -> Result<Wanted, Stop> {
     }
 }
 
-fn decide(talk: &mut Talk<'_>, wanted: &Wanted, path: &str) -> Result<Reply, Failure> {
-    let resolve = |how| Request::Resolve { path: path.to_owned(), how };
+fn decide(talk: &mut Talk<'_>, wanted: &Wanted, path: &str, limit: Duration) -> Result<Reply, Failure> {
+    let resolve = |how| Request::Resolve { path: path.to_owned(), how, of: Vec::new() };
     match wanted {
         Wanted::Nothing => talk.ask(resolve(None)),
         Wanted::Choice(how) => talk.ask(resolve(Some(how.clone()))),
@@ -86,9 +99,11 @@ fn decide(talk: &mut Talk<'_>, wanted: &Wanted, path: &str) -> Result<Reply, Fai
             talk.ask(resolve(Some(How::Take(crate::path::text(&brought.0)))))
         }
         Wanted::Merge(tool) => {
-            let merged = merged(talk, tool, path)?;
-            let brought = Brought::from(&merged.0, path).map_err(|error| failed(path, &error))?;
-            talk.ask(resolve(Some(How::Take(crate::path::text(&brought.0)))))
+            let merged = merged(talk, tool, path, limit)?;
+            let brought = Brought::from(&merged.result, path).map_err(|error| failed(path, &error))?;
+            // What the tool did not see is not decided.
+            let how = Some(How::Take(crate::path::text(&brought.0)));
+            talk.ask(Request::Resolve { path: path.to_owned(), how, of: merged.of })
         }
     }
 }
@@ -114,44 +129,69 @@ impl Drop for Brought {
     }
 }
 
-/// A file of our own that goes when it was used.
-struct Own(PathBuf);
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+/// What a tool made of some versions.
+struct Merged {
+    result: PathBuf,
+    /// Their numbers.
+    of: Vec<String>,
+    /// The result lies in it.
+    _sandbox: Sandbox,
 }
 
-/// Runs `TOOL VERSION... RESULT`. The result is a copy of the first version to begin with, and counts if the
-/// tool says that it succeeded.
-fn merged(talk: &mut Talk<'_>, tool: &OsStr, path: &str) -> Result<Own, Failure> {
+/// Runs `TOOL VERSION... RESULT` on copies, ours first. The result is a copy of the first to begin with, and counts if
+/// the tool says that it succeeded. `$CODA_BASE` names what both began from, where that is known.
+fn merged(talk: &mut Talk<'_>, tool: &OsStr, path: &str, limit: Duration) -> Result<Merged, Failure> {
     let Reply::Conflicts(conflicts) = talk.ask(Request::Conflicts { paths: vec![path.to_owned()] })? else {
         return Err(refused(path, "nothing is known of its versions"));
     };
     let contents =
         conflicts.into_iter().find(|conflict| conflict.path == path && conflict.kind == "contents");
-    let versions: Vec<PathBuf> = match contents {
-        Some(conflict) => {
-            let file = |version: &coda_proto::control::Version| {
-                PathBuf::from(OsString::from_vec(unescape(&version.path)))
-            };
-            conflict.versions.iter().map(file).collect()
-        }
-        None => return Err(refused(path, "it has no versions to be merged")),
+    let Some(mut conflict) = contents else { return Err(refused(path, "it has no versions to be merged")) };
+    conflict.versions.sort_by_key(|version| !version.ours);
+    let io = |error: std::io::Error| failed(path, &error);
+    let sandbox = Sandbox::new().map_err(io)?;
+    let file = |path: &str| PathBuf::from(OsString::from_vec(unescape(path)));
+    let kind = file(path).extension().map(OsStr::to_owned);
+    let name = |role: String| {
+        let mut name = OsString::from(role);
+        kind.iter().for_each(|kind| {
+            name.push(".");
+            name.push(kind);
+        });
+        name
     };
-    let own = Own(std::env::temp_dir().join(format!("coda-merge-{}", process::id())));
-    fs::copy(&versions[0], &own.0).map_err(|error| failed(path, &error))?;
-    // The version may be read-only, and its copy then is.
-    let mut permissions = fs::metadata(&own.0).map_err(|error| failed(path, &error))?.permissions();
-    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
-    fs::set_permissions(&own.0, permissions).map_err(|error| failed(path, &error))?;
-    let status = process::Command::new(tool).args(&versions).arg(&own.0).status();
-    match status {
-        Ok(status) if status.success() => Ok(own),
-        Ok(status) => Err(refused(path, &format!("{} ended with {status}", tool.to_string_lossy()))),
-        Err(error) => Err(failed(&tool.to_string_lossy(), &error)),
+    let mut words = Vec::new();
+    for (at, version) in conflict.versions.iter().enumerate() {
+        let role = match at {
+            0 => "ours".to_owned(),
+            1 => "theirs".to_owned(),
+            at => format!("theirs-{at}"),
+        };
+        words.push(sandbox.copy(&file(&version.path), &name(role)).map_err(io)?);
     }
+    let result = sandbox.copy(&words[0], &name("result".into())).map_err(io)?;
+    words.push(result.clone());
+    let mut variables =
+        vec![("CODA_PATH", file(path).into_os_string()), ("CODA_RESULT", result.clone().into())];
+    if !conflict.base.is_empty() {
+        let base = sandbox.copy(&file(&conflict.base), &name("base".into())).map_err(io)?;
+        variables.push(("CODA_BASE", base.into()));
+    }
+    let what = tool.to_string_lossy().into_owned();
+    let mut unconfined = || {
+        let _ = writeln!(talk.err, "{what}: this kernel cannot confine it; it may write wherever you may");
+    };
+    match sandbox.run(tool, &words, &variables, limit, &mut unconfined) {
+        Ok(End::Exited(status)) if status.success() => {}
+        Ok(End::Exited(status)) => return Err(refused(path, &format!("{what} ended with {status}"))),
+        Ok(End::TimedOut) => {
+            return Err(refused(path, &format!("{what} took longer than {} s (--limit)", limit.as_secs())));
+        }
+        Err(error) => return Err(failed(&what, &error)),
+    }
+    let result = sandbox.result(&result).map_err(io)?;
+    let of = conflict.versions.into_iter().map(|version| version.id).collect();
+    Ok(Merged { result, of, _sandbox: sandbox })
 }
 
 fn failed(what: &str, error: &std::io::Error) -> Failure {
