@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn the_settings_of_venus_conf_mean_the_same_as_those_that_nobody_set() {
-        let (set, unset) = (settings(&Config::defaults(&Surroundings::of_root()), ""), VenusConfig::default());
+        let (set, unset) =
+            (settings(&Config::defaults(&Surroundings::of_root()), ""), VenusConfig::default());
         assert_eq!((set.log_records, set.log_bytes), (unset.log_records, unset.log_bytes));
         assert_eq!((set.guard, set.weak), (unset.guard, unset.weak));
         assert_eq!((set.trickle, set.metered), (unset.trickle, unset.metered));

@@ -1,6 +1,6 @@
 //! `venus demo`.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
 use crate::{
     support,
@@ -79,4 +79,77 @@ fn a_demonstration_serves_until_it_is_told_to_stop() {
     fs::write(room.mount().join("demo/home/x"), "x").unwrap();
     assert!(demo.terminate().success());
     assert!(!is_mounted(&room.mount()));
+}
+
+/// The tour of the README: offline, back with a conflict, and its end.
+#[test]
+fn two_machines_disagree_and_agree_again() {
+    let Some(room) = Room::new() else { return };
+    let mut demo = venus();
+    demo.args(["demo", "--two", "--servers", "2"]);
+    demo.arg("--state").arg(room.state()).arg("--mount").arg(room.mount());
+    let told = room.dir.path().join("told");
+    let child = demo.stdout(fs::File::create(&told).unwrap()).spawn().unwrap();
+    let mut demo = crate::world::Process(child);
+    let said = || fs::read_to_string(&told).unwrap_or_default();
+    support::soon("it says what to try", || said().contains("unmounts and ends"));
+    let said = said();
+    let sockets = said.lines().find_map(|line| line.trim().strip_prefix("export CODA_CONTROL=")).unwrap();
+    let sockets: Vec<PathBuf> = std::env::split_paths(sockets).collect();
+    let mut other_mount = room.mount().into_os_string();
+    other_mount.push("-2");
+    let other_mount = PathBuf::from(other_mount);
+    let (laptop, desk) = (room.mount().join("demo/home"), other_mount.join("demo/home"));
+    let cfs = |line: &str| {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let exit = cfs::run(
+            line.split_whitespace().map(OsString::from).collect(),
+            cfs::World {
+                connect: &mut |_, hint| cfs::socket::connect(Some(&sockets[0]), hint),
+                input: &mut std::io::empty(),
+                out: &mut out,
+                err: &mut err,
+                here: laptop.clone(),
+            },
+        );
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        assert_eq!(exit.code(), 0, "cfs {line}: {}", text(err));
+        text(out)
+    };
+    let names = |dir: &PathBuf| {
+        let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    };
+    fs::create_dir(laptop.join("conf")).unwrap();
+    for name in ["conf/a", "conf/b", "plan"] {
+        fs::write(laptop.join(name), "one\ntwo\nthree\n").unwrap();
+        assert_eq!(fs::read_to_string(desk.join(name)).unwrap(), "one\ntwo\nthree\n");
+    }
+    cfs("disconnect");
+    fs::write(laptop.join("plan"), "one, on the train\ntwo\nthree\n").unwrap();
+    fs::write(desk.join("plan"), "one\ntwo\nthree, at the desk\n").unwrap();
+    for name in ["conf/a", "conf/b"] {
+        fs::write(laptop.join(name), "laptop").unwrap();
+        fs::write(desk.join(name), "desk").unwrap();
+    }
+    assert_eq!(fs::read_to_string(laptop.join("plan")).unwrap(), "one, on the train\ntwo\nthree\n");
+    cfs("reconnect");
+    assert_eq!(cfs("flush --wait --timeout 20"), "Everything is at the servers\n");
+    support::soon("the versions show", || names(&laptop).len() == 4 && names(&desk).len() == 3);
+    assert_eq!(names(&laptop)[2], "plan.conflict-base");
+    assert!(cfs("conflicts .").contains("what this machine's was made from\n"));
+    cfs("resolve --text plan");
+    let merged = "one, on the train\ntwo\nthree, at the desk\n";
+    assert_eq!(fs::read_to_string(desk.join("plan")).unwrap(), merged);
+    // All at once, and every name was there all the time.
+    assert!(names(&desk.join("conf")).starts_with(&["a".into()]));
+    cfs("resolve --newest conf/**");
+    assert_eq!(
+        (names(&laptop.join("conf")), names(&desk)),
+        (vec!["a".into(), "b".into()], vec!["conf".into(), "plan".into()])
+    );
+    assert!(demo.terminate().success());
+    assert!(!is_mounted(&room.mount()) && !is_mounted(&other_mount) && !other_mount.exists());
 }

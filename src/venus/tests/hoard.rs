@@ -287,3 +287,42 @@ async fn of_three_priorities_beyond_the_cache_the_highest_are_kept_and_the_rest_
         a.bytes("high").await.is_ok() && a.bytes("middle").await.is_ok() && a.bytes("low").await.is_err()
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pinned_project_is_edited_on_a_plane_and_uploaded_at_home_without_a_conflict() {
+    let world = World::new(2);
+    project(&world).await;
+    let yesterday = world.client("laptop");
+    pin(&yesterday, "p", None).await.unwrap();
+    walk(&yesterday).await;
+    world.kill(1);
+    world.kill(2);
+    let plane = world.crashed(&yesterday, "plane");
+    assert_eq!(plane.read("p/src/main.c").await.unwrap(), "contents of p/src/main.c");
+    plane.write("p/src/main.c", "edited on the plane").await.unwrap();
+    plane.venus.stop().await;
+    let home = world.crashed(&plane, "home");
+    world.boot(1);
+    world.boot(2);
+    home.read("p/src/main.c").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(home.pending(), 0);
+    let other = world.client("other");
+    assert_eq!(other.read("p/src/main.c").await.unwrap(), "edited on the plane");
+    assert_eq!(other.ls("p/src").await.unwrap().len(), 2, "no version beside it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_larger_than_the_cache_is_written_and_pins_stay() {
+    let world = World::new(1);
+    let b = world.client("b");
+    b.mkdir("p").await.unwrap();
+    b.write("p/f", vec![1; 60_000]).await.unwrap();
+    let a = small(&world);
+    pin(&a, "p", None).await.unwrap();
+    walk(&a).await;
+    a.write("download", vec![2; 500_000]).await.unwrap();
+    assert_eq!(b.bytes("download").await.unwrap().len(), 500_000);
+    world.kill(1);
+    assert_eq!(a.bytes("p/f").await.unwrap(), vec![1; 60_000]);
+}
