@@ -1,12 +1,13 @@
 //! Files are fetched whole, in pieces, several at once, and verified.
 //!
 //! A piece names the Store that made it, so pieces of two versions never mix, and each may come from
-//! another member. Opening one small file of a directory after another brings in the rest in one go.
+//! another member. Opening one small file of a directory after another brings in the next few hundred in one go,
+//! and those after them while these are being read.
 
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use coda_proto::{Code, Kind, Sibling, Status, wire};
+use coda_proto::{Code, Fid, Kind, Sibling, Status, wire};
 use futures::{StreamExt, stream};
 
 use super::{Core, Result, locked, unexpected};
@@ -44,6 +45,8 @@ enum Piece {
 #[derive(Default)]
 pub(crate) struct Misses {
     count: u32,
+    /// Whoever opens this file gets that far: what follows the name is brought in, too.
+    ahead: Option<(Fid, Vec<u8>)>,
 }
 
 /// A container that is removed unless it is kept.
@@ -255,10 +258,33 @@ impl Core {
         misses.count > 1
     }
 
+    /// A file that is here is being opened. If it was brought in along, its reader goes through the directory:
+    /// what comes after that is fetched meanwhile.
+    pub(super) fn read_on(&self, id: ObjectId, view: &View) {
+        let dir = ObjectId { realm: id.realm, fid: view.row.status.parent };
+        let ahead = match locked(&self.prefetching).get_mut(&dir) {
+            Some(misses) => misses.ahead.take_if(|(fid, _)| *fid == id.fid),
+            None => None,
+        };
+        let Some((_, name)) = ahead else { return };
+        let core = self.me();
+        self.spawn(async move {
+            if let Err(error) = core.fetch_after(dir, &name, None).await {
+                tracing::debug!(fid = %dir.fid, %error, "what follows was not brought in");
+            }
+        });
+    }
+
     async fn fetch_many(&self, id: ObjectId, dir: ObjectId) -> Result<()> {
         let Some(name) = self.cache.store(|store| store.name_in(dir, id.fid))? else { return Ok(()) };
-        let entries = self.cache.store(|store| store.entries_after(dir, &name, ALONG_FILES))?;
-        let mut fids = vec![id.fid];
+        self.fetch_after(dir, &name, Some(id)).await
+    }
+
+    /// Brings in small files of a directory from a name on; one of them is for a caller that holds its lock.
+    async fn fetch_after(&self, dir: ObjectId, name: &[u8], first: Option<ObjectId>) -> Result<()> {
+        let id = first.unwrap_or(dir);
+        let entries = self.cache.store(|store| store.entries_after(dir, name, ALONG_FILES))?;
+        let mut fids: Vec<Fid> = first.iter().map(|id| id.fid).collect();
         fids.extend(entries.iter().filter(|e| e.kind == Kind::File && e.fid != id.fid).map(|e| e.fid));
         let mut wanted = Vec::new();
         let mut held = HashMap::new();
@@ -285,7 +311,7 @@ impl Core {
                 }
             }
             bytes += length;
-            wanted.push(wire::Fid::from(fid));
+            wanted.push(fid);
         }
         if wanted.len() < 2 || self.cache.space().objects_free < wanted.len() as u64 {
             return Ok(());
@@ -294,7 +320,7 @@ impl Core {
         let _room = self.cache.reserve(id, ALONG_BYTES)?;
         let body = wire::request::Body::FetchMany(wire::FetchMany {
             volume: id.fid.volume.0,
-            fids: wanted,
+            fids: wanted.iter().map(|fid| (*fid).into()).collect(),
             at_most: ALONG_BYTES as u32,
         });
         let (_, answer) = self.ask_any(id, &realm, &group, body).await?;
@@ -325,6 +351,14 @@ impl Core {
         self.cache.commit(&change)?;
         scratches.into_iter().for_each(|scratch| drop(scratch.keep()));
         old.into_iter().for_each(|container| self.cache.discard(container));
+        let last = wanted.last().and_then(|last| entries.iter().find(|entry| entry.fid == *last));
+        let next = wanted.iter().find(|fid| **fid != id.fid);
+        if let (Some(next), Some(last)) = (next, last)
+            && (entries.len() as i64 == ALONG_FILES || entries.last().is_some_and(|end| end.fid != last.fid))
+            && let Some(misses) = locked(&self.prefetching).get_mut(&dir)
+        {
+            misses.ahead = Some((*next, last.name.clone()));
+        }
         Ok(())
     }
 

@@ -122,6 +122,9 @@ impl Core {
     async fn opened(&self, id: ObjectId, now: &View) -> Result<Arc<OpenFile>> {
         let here = now.row.has_contents() && !now.row.status.in_conflict();
         let view = if here { now.clone() } else { self.contents_held(id).await? };
+        if here {
+            self.read_on(id, &view);
+        }
         let data = view.row.data.ok_or(Error::Gone(id.fid))?;
         if let Some(file) = view.open.as_ref().filter(|file| file.name == data.container) {
             return Ok(file.clone());

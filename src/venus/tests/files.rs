@@ -286,3 +286,29 @@ async fn names_made_at_once_in_one_directory_travel_together() {
     assert_eq!(a.ls("").await.unwrap().len(), 51);
     assert_eq!(b.ls("").await.unwrap().len(), 51);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_follows_is_brought_in_while_a_directory_is_read() {
+    let world = World::new(1);
+    let a = world.client("a");
+    for n in 0..300 {
+        a.write(&format!("f{n:03}"), n.to_string()).await.unwrap();
+    }
+    let b = world.client("b");
+    assert_eq!(b.ls("").await.unwrap().len(), 301);
+    world.counted("fetchmany");
+    b.read("f000").await.unwrap();
+    b.read("f001").await.unwrap();
+    assert_eq!(world.counted("fetchmany"), 1);
+    // Somebody goes on reading: nobody has asked for what comes after the first few hundred yet.
+    b.read("f002").await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(world.counted("fetchmany"), 1);
+    b.read("f003").await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(world.counted("fetchmany"), 0);
+    world.kill(1);
+    for n in [200, 290, 299] {
+        assert_eq!(b.read(&format!("f{n:03}")).await.unwrap(), n.to_string());
+    }
+}
