@@ -11,6 +11,12 @@ use crate::{Malformed, wire};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Author(pub u64);
 
+impl Author {
+    /// Nobody draws this one. It made the volumes' roots, and in a past its entry is a *stamp*: it stands for
+    /// everything that authors retired up to then did to the object.
+    pub const ELDERS: Author = Author(1);
+}
+
 /// A replicated volume: its group id, whose top byte is 0x7f.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeId(pub u32);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::{Author, Dot, Malformed, wire};
 
-/// How many authors a past may name on the wire. Retired authors are dropped long before.
+/// How many authors a past may name on the wire. Retired authors are folded into one entry long before.
 pub const PAST_LIMIT: usize = 4096;
 
 /// `author -> highest seq of that author's updates of this object` that a state includes.
@@ -85,14 +85,30 @@ impl Past {
         both
     }
 
-    /// Forgets authors that every past is taken to include, but not the last of them: an object must not
-    /// look like a runt because everybody who wrote it has retired.
-    pub fn retire(&mut self, retired: impl Fn(Author) -> bool) {
-        let last = self.0.last_key_value().map(|(author, seq)| (*author, *seq));
-        self.0.retain(|author, _| !retired(*author));
-        if self.0.is_empty() {
-            self.0.extend(last);
-        }
+    /// Everything that authors retired up to this stamp did to the object is included: one entry that
+    /// stands for theirs (see [`Author::ELDERS`]).
+    pub fn elders(&self) -> u64 {
+        self.seq(Author::ELDERS)
+    }
+
+    /// Stamps are times in nanoseconds; below are the few mutations that made a volume's root.
+    pub const STAMPS: u64 = 1 << 40;
+
+    /// Whether the elders' entry stands for anybody's.
+    pub fn is_folded(&self) -> bool {
+        self.elders() >= Past::STAMPS
+    }
+
+    /// Whether it includes this mutation, whose author was retired at the stamp `retired`, if at all.
+    pub fn includes_dot(&self, dot: Dot, retired: Option<u64>) -> bool {
+        self.covers(dot) || retired.is_some_and(|stamp| stamp <= self.elders())
+    }
+
+    /// Drops the entries of authors for whom the elders' entry stands. Every state that includes the same
+    /// comes to the same.
+    pub fn fold(&mut self, retired: impl Fn(Author) -> Option<u64>) {
+        let elders = self.elders();
+        self.0.retain(|author, _| retired(*author).is_none_or(|stamp| stamp > elders));
     }
 
     /// Authors and their highest seq, in order of author.

@@ -26,6 +26,7 @@ impl Server {
         if !volume.meetings.is_collection_due(ROUND) {
             return Ok(());
         }
+        self.retire_and_fold(volume).await?;
         let (limits, now) = (self.config().limits, self.env().now());
         let age = i64::try_from(limits.tombstone_age.as_nanos()).unwrap_or(i64::MAX);
         loop {

@@ -34,6 +34,11 @@ pub struct Limits {
     pub tombstones: u64,
     /// How long a tombstone is kept that nothing forces out.
     pub tombstone_age: Duration,
+    /// How long an author may be silent before nothing of it is taken any more.
+    pub author_age: Duration,
+    /// How long after an author was retired its entries may be folded. A client that was away for longer and
+    /// removes something that was folded meanwhile sees it come back.
+    pub fold_age: Duration,
 }
 
 impl Default for Limits {
@@ -43,6 +48,8 @@ impl Default for Limits {
             uploads: 1000,
             tombstones: 1_000_000,
             tombstone_age: Duration::from_secs(400 * 24 * 3600),
+            author_age: Duration::from_secs(400 * 24 * 3600),
+            fold_age: Duration::from_secs(30 * 24 * 3600),
         }
     }
 }

@@ -4,7 +4,7 @@
 //!  service   which call is answered by what
 //!  calls     what each call does            session   whom we promised what
 //!  status  rights  quota                    location  servers, volumes, groups
-//!  resolution  collection              members meet and join; what all of them know is forgotten
+//!  resolution  collection  retirement      members meet and join; what all of them know is forgotten
 //!  volume    one writer, many readers     scrub     bytes that are not what they were
 //!  groups    members that leave        tools     what administrators call
 //!  store     SQLite and containers        shell     clock, network, processes
@@ -19,6 +19,7 @@ mod groups;
 pub mod location;
 pub mod quota;
 mod resolution;
+mod retirement;
 pub mod rights;
 mod scrub;
 mod server;

@@ -125,6 +125,7 @@ impl Server {
             Body::Upload(piece) => self.upload(caller, piece, bulk).await,
             Body::Apply(apply) => self.apply(caller, apply).await,
             Body::Repair(repair) => self.repair(caller, repair).await,
+            Body::Retire(retire) => self.retire(retire).await,
             Body::ListConflicts(list) => self.list_conflicts(caller, &list),
             Body::Resolve(resolve) => self.resolve(caller, resolve).await,
             Body::Meet(meet) => self.meet(caller, &meet),
@@ -202,6 +203,7 @@ fn concerns(body: &request::Body) -> Option<u32> {
         Body::Upload(piece) => Some(piece.volume),
         Body::Apply(apply) => Some(apply.volume),
         Body::Repair(repair) => of(&repair.fid),
+        Body::Retire(retire) => Some(retire.volume),
         Body::Resolve(resolve) => of(&resolve.fid),
         _ => None,
     }

@@ -26,7 +26,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use coda_proto::{Entry, Relation, Status, VolumeId};
+use coda_proto::{Entry, Past, Relation, Status, VolumeId};
 use tokio::sync::mpsc;
 
 pub use budget::{Limits, Reserved};
@@ -278,6 +278,25 @@ impl Cache {
             node.sealed = 0;
         }
         Ok(relation)
+    }
+
+    /// What a cached version includes is said in fewer words, or less of it. Not of what is on its way to the
+    /// servers: they have yet to say what it is then.
+    pub fn revise_past(&self, id: ObjectId, revise: impl FnOnce(&Past) -> Past) -> Result<()> {
+        let mut ground = self.ground();
+        if ground.unsent.contains_key(&id) || !ground.load(id)? {
+            return Ok(());
+        }
+        let Some(row) = ground.table.get(&id).filter(|node| !node.gone).map(|node| node.row.clone()) else {
+            return Ok(());
+        };
+        let past = revise(&row.status.past);
+        if past == row.status.past {
+            return Ok(());
+        }
+        let mut row: Row = (*row).clone();
+        row.status.past = past;
+        ground.commit(&Change::of(Edit::Put(id, Arc::new(row))), &self.forgets)
     }
 
     /// Holds an object in the cache.

@@ -10,6 +10,7 @@
 //!  link     whether the line is weak       mode    how people want it
 //!  fold     what is left of the log then, or when one is given up
 //!  pace     how fast it may go
+//!  reissue  what becomes of it when the servers have retired its author
 //! ```
 //!
 //! Records depend on each other where they touch the same object: a member applies a record only to what
@@ -24,6 +25,7 @@ mod guard;
 mod link;
 mod mode;
 mod pace;
+mod reissue;
 mod remedy;
 mod way;
 
@@ -35,6 +37,7 @@ pub use guard::{FEW, Guard};
 pub use link::{Link, Weak};
 pub use mode::{Mode, VolumeMode, volume_mode};
 pub use pace::{Pace, piece};
+pub use reissue::Reissue;
 pub use remedy::{Remedy, Why, pause, remedy};
 pub use way::{Facts, Manner, Way, way};
 

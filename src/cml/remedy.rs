@@ -57,6 +57,8 @@ pub enum Remedy {
     Wait(Why),
     /// There is nothing left that it could change: its contents are kept aside.
     GiveUp,
+    /// Its author is retired: another one is to issue it.
+    Reissue,
 }
 
 /// Decides by why it was refused. `all`: every member of the group has answered, and said no; so none can
@@ -75,8 +77,8 @@ pub fn remedy(code: Code, all: bool) -> Remedy {
         | Code::StaleEpoch
         | Code::NoVolume
         | Code::Internal
-        | Code::Retired
         | Code::Ok => Remedy::Wait(Why::Busy),
+        Code::Retired if all => Remedy::Reissue,
         _ if all => Remedy::GiveUp,
         _ => Remedy::Wait(Why::Members),
     }
@@ -90,6 +92,12 @@ pub fn pause(attempts: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_retired_author_wrote_is_issued_again_once_no_member_can_hold_it() {
+        assert_eq!(remedy(Code::Retired, true), Remedy::Reissue);
+        assert_eq!(remedy(Code::Retired, false), Remedy::Wait(Why::Members));
+    }
 
     #[test]
     fn nothing_is_given_up_that_some_member_may_hold_or_that_can_still_be_taken() {

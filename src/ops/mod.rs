@@ -5,6 +5,7 @@
 //!  place     the path of an object, for people
 //!  status    is what is cached still so? all members are asked, and the newest version wins
 //!  seals     the same for whole volumes: one question where promises were lost
+//!  elders    the same where servers have folded versions
 //!  listing   directories, whole        contents   files, whole
 //!  asker     for whom nothing is fetched
 //!  names     create, mkdir, symlink, link, unlink, rmdir, rename
@@ -18,6 +19,7 @@ mod acl;
 mod asker;
 mod attributes;
 pub(crate) mod contents;
+mod elders;
 mod file;
 mod heard;
 mod listing;

@@ -99,6 +99,7 @@ impl Core {
             }
             answers => answers?,
         };
+        self.unfold(id, &realm, &mut answers).await;
         for (fid, said) in std::mem::take(&mut answers.of) {
             if fid != id.fid {
                 let other = ObjectId { realm: id.realm, fid };
@@ -170,7 +171,8 @@ impl Core {
     /// of a directory, one of its versions shows.
     async fn after_resolution(&self, id: ObjectId, realm: &str, group: &Group) -> Result<()> {
         let mark = self.cache.mark(id.realm, id.fid.volume);
-        let answers = self.versions(id, realm, group, &[]).await?;
+        let mut answers = self.versions(id, realm, group, &[]).await?;
+        self.unfold(id, realm, &mut answers).await;
         let Some(said) = answers.of.get(&id.fid) else { return Err(Error::Gone(id.fid)) };
         if self.take_in(id, said, &answers, mark)? != Choice::Concurrent {
             return Ok(());

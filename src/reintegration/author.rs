@@ -60,6 +60,11 @@ impl Writer {
         }
     }
 
+    /// Who writes now, if anybody does.
+    pub fn present(&self) -> Option<Author> {
+        self.author
+    }
+
     /// The next dot of the author.
     pub fn next(&mut self, author: Author) -> Dot {
         self.seq += 1;

@@ -19,7 +19,7 @@ impl Core {
     /// for what the touched objects are now.
     pub(super) fn done(
         &self,
-        outbox: &Outbox,
+        outbox: &Arc<Outbox>,
         batch: Vec<Sending>,
         answers: Vec<(ServerId, Said)>,
         missed: &[ServerId],
@@ -103,6 +103,7 @@ impl Core {
         for sending in batch {
             self.off(outbox, sending);
         }
+        self.retire_former(outbox);
     }
 
     /// A record is off the log: nothing of it holds the cache any longer.

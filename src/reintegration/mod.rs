@@ -25,6 +25,7 @@
 //!  modes     as people and the line want       report  what is pending, and why
 //!  purge     given up by hand, or kept elsewhere
 //!  restart   what an earlier run left          optimise  needless ones leave the log
+//!  retire    authors that send nothing any more
 //! ```
 
 mod author;
@@ -37,6 +38,7 @@ mod purge;
 mod refused;
 mod report;
 mod restart;
+mod retire;
 mod submit;
 mod undo;
 mod verdict;
@@ -101,6 +103,8 @@ struct State {
     link: Link,
     /// Bytes of contents in the log.
     contents: u64,
+    /// The authors before the present one are retired, or being retired.
+    succeeded: bool,
     /// The next time at which somebody looks again.
     alarm: Option<Instant>,
 }

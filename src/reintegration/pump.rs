@@ -350,7 +350,8 @@ fn waited_for(outbox: &Outbox, batch: &[Sending]) -> bool {
 
 /// Whether a member says no, and will say so again.
 fn is_final((_, said): &(ServerId, Said)) -> bool {
-    matches!(said, Said::Refused(refusal) if remedy(refusal.code, true) == Remedy::GiveUp)
+    let final_ = |code| matches!(remedy(code, true), Remedy::GiveUp | Remedy::Reissue);
+    matches!(said, Said::Refused(refusal) if final_(refusal.code))
 }
 
 /// What is logged is acknowledged, sent or not.

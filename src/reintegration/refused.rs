@@ -36,6 +36,7 @@ impl Core {
                 self.hold(outbox, sending, why, refusal);
             }
             Remedy::GiveUp => self.give_up_record(outbox, sending, &refusal),
+            Remedy::Reissue => self.reissue(outbox, sending, refusal),
         }
     }
 

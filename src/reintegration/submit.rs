@@ -157,6 +157,7 @@ impl Core {
             op,
         };
         if is_new {
+            state.succeeded = false;
             change.push(Edit::Author(author.0, outbox.realm, outbox.volume.0));
         }
         if let Op::Store { length, .. } = &record.op

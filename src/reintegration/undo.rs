@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use coda_proto::Fid;
+use coda_proto::{Code, Fid};
 
 use super::{Failure, Outbox, Pending, State, pump::Sending};
 use crate::{
@@ -14,7 +14,15 @@ impl Core {
     /// Nobody holds the records: the cache goes back, and what was built on them begins again.
     pub(super) fn fail(&self, outbox: &Outbox, failed: Vec<Sending>, failure: Failure) {
         let logs = failed.into_iter().map(|sending| sending.log).collect();
-        let undone = self.undo_all(outbox, &mut locked(&outbox.state), &logs, &failure);
+        let undone = {
+            let mut state = locked(&outbox.state);
+            let undone = self.undo_all(outbox, &mut state, &logs, &failure);
+            if matches!(&failure, Failure::Stale(refusal) if refusal.code == Code::Retired) {
+                // It was silent for so long that the servers take nothing of it any more.
+                state.writer = super::author::Writer::default();
+            }
+            undone
+        };
         answer(undone);
     }
 

@@ -31,6 +31,17 @@ pub enum Edit {
     Recontain(u64, u64),
     /// Notes an author.
     Author(u64, u32, u32),
+    /// Notes that the servers know an author to be retired.
+    Retired(u64),
+    /// What bound names as an author's record does so as that of another.
+    Reissue {
+        /// The former author.
+        from: u64,
+        /// The new one.
+        to: u64,
+        /// The number of the record.
+        seq: u64,
+    },
 }
 
 /// Steps of one transaction.
@@ -67,7 +78,9 @@ impl Change {
                 | Edit::Unlog(_)
                 | Edit::Sent(_)
                 | Edit::Recontain(..)
-                | Edit::Author(..) => {}
+                | Edit::Author(..)
+                | Edit::Retired(_)
+                | Edit::Reissue { .. } => {}
             }
         }
         Ok(inverse)
@@ -160,6 +173,14 @@ fn one(tx: &Connection, edit: &Edit, tick: u64) -> rusqlite::Result<()> {
         Edit::Author(author, realm, volume) => {
             tx.prepare_cached("INSERT INTO author (author, realm, volume) VALUES (?, ?, ?)")?
                 .execute(params![*author as i64, realm, volume])?;
+        }
+        Edit::Retired(author) => {
+            tx.prepare_cached("INSERT OR IGNORE INTO retired (author) VALUES (?)")?
+                .execute([*author as i64])?;
+        }
+        Edit::Reissue { from, to, seq } => {
+            tx.prepare_cached("UPDATE entry SET author = ? WHERE author = ? AND seq = ?")?
+                .execute([*to as i64, *from as i64, *seq as i64])?;
         }
     }
     Ok(())

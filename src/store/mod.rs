@@ -6,7 +6,7 @@
 //!  object   one row per cached object: its status, whether its entries or contents are here
 //!  entry    the bindings of cached directories
 //!  log      mutations that some member has yet to answer for
-//!  author   the authors this store has drawn
+//!  author   the authors this store has drawn; `retired`: those that the servers need not name any more
 //!  hoard    what people want to have here; `hoarded`: the objects that this makes
 //!  base     what files were before they were written while apart
 //!  undo     what decisions took away, and the containers that keep it
@@ -76,6 +76,9 @@ const FROM_1: &str = "
 /// earlier version of the program keeps it up to date without knowing it.
 const INDEX: &str = "CREATE INDEX IF NOT EXISTS entry_child ON entry (fid)";
 
+/// Which of the authors are retired.
+const RETIRED: &str = "CREATE TABLE IF NOT EXISTS retired (author INTEGER PRIMARY KEY)";
+
 /// Pages that gather before the database itself is written. A checkpoint waits for the disk.
 const GATHERED: &str = "4000";
 
@@ -139,6 +142,7 @@ impl Store {
         db.execute_batch(undo::TABLES).map_err(broken)?;
         db.execute_batch(hoard::TABLES).map_err(broken)?;
         db.execute_batch(INDEX).map_err(broken)?;
+        db.execute_batch(RETIRED).map_err(broken)?;
         Ok(Store { db })
     }
 

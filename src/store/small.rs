@@ -1,6 +1,6 @@
 //! Realms' numbers and small values.
 
-use coda_proto::Author;
+use coda_proto::{Author, VolumeId};
 use rusqlite::{OptionalExtension, params};
 
 use super::{Result, Store, broken};
@@ -30,6 +30,21 @@ impl Store {
     pub fn drew(&self, author: Author) -> Result<bool> {
         let mut ask = self.db.prepare_cached("SELECT 1 FROM author WHERE author = ?").map_err(broken)?;
         ask.exists([author.0 as i64]).map_err(broken)
+    }
+
+    /// The authors that this store drew for a volume and that are not known to be retired.
+    pub fn authors(&self, realm: u32, volume: VolumeId) -> Result<Vec<Author>> {
+        let mut ask = self
+            .db
+            .prepare_cached(
+                "SELECT author FROM author WHERE realm = ? AND volume = ?
+                 AND author NOT IN (SELECT author FROM retired)",
+            )
+            .map_err(broken)?;
+        let rows = ask
+            .query_map(params![realm, volume.0], |row| Ok(Author(row.get::<_, i64>(0)? as u64)))
+            .map_err(broken)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(broken)
     }
 
     /// Keeps a value.

@@ -208,12 +208,17 @@ impl Venus {
 
     /// Ends well: says goodbye to the servers, and what was learnt survives power loss.
     pub async fn stop(&self) {
+        // An end must not wait for who does not answer.
+        let _ = tokio::time::timeout(FAREWELL, self.core.retire_all()).await;
         self.core.peers.close().await;
         if let Err(error) = self.core.cache.store(|store| store.sync()) {
             tracing::warn!(%error, "the database could not be synced");
         }
     }
 }
+
+/// What an orderly end waits for servers, at most, to tell them who writes no more.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// 16 bytes that name this store to the servers.
 fn instance(store: &Store, env: &dyn Env) -> Result<[u8; 16], Error> {

@@ -22,7 +22,7 @@ use super::{
     shown::settle,
 };
 use crate::{
-    Code, Dot, Fid, Kind, Name, Op, Record, Refusal, Sibling,
+    Author, Code, Dot, Fid, Kind, Name, Op, Past, Record, Refusal, Sibling,
     planted::{Bug, planted},
 };
 
@@ -55,10 +55,6 @@ pub enum ApplyError<E> {
 /// Only rows of the objects that the record touches are read, however large their directories are.
 pub fn apply<R: Replica>(replica: &mut R, record: &Record) -> Result<Outcome, ApplyError<R::Error>> {
     check_form(record)?;
-    if replica.is_retired(record.dot.author).map_err(ApplyError::Store)? {
-        let why = format!("author {} is retired", record.dot.author);
-        return Err(Refusal::new(Code::Retired, why).into());
-    }
     let mut heads = BTreeMap::new();
     for fid in record.op.touches() {
         if let Some(head) = replica.head(fid).map_err(ApplyError::Store)? {
@@ -67,6 +63,10 @@ pub fn apply<R: Replica>(replica: &mut R, record: &Record) -> Result<Outcome, Ap
     }
     if heads.values().any(|head| head.past.covers(record.dot)) && !planted(Bug::AppliesTwice) {
         return Ok(Outcome::Repeated);
+    }
+    if replica.retired(record.dot.author).map_err(ApplyError::Store)?.is_some() {
+        let why = format!("author {} is retired", record.dot.author);
+        return Err(Refusal::new(Code::Retired, why).into());
     }
     check_bases(replica, record, &heads)?;
     check_state(&Facts { replica, record, heads: &heads })?;
@@ -93,9 +93,9 @@ fn check_bases<R: Replica>(
             None if Some(fid) == made => {}
             Some(head) => {
                 for entry in base.entries() {
-                    let dropped = head.past.seq(entry.author) == 0
-                        && replica.is_retired(entry.author).map_err(ApplyError::Store)?;
-                    if !dropped && !head.past.covers(entry) && !planted(Bug::AppliesWithoutBase) {
+                    if !holds(replica, head, entry).map_err(ApplyError::Store)?
+                        && !planted(Bug::AppliesWithoutBase)
+                    {
                         let why = format!("this member lacks {entry} of it");
                         return Err(Refusal::about(Code::NeedsResolve, fid, why).into());
                     }
@@ -116,6 +116,21 @@ fn check_bases<R: Replica>(
         }
     }
     Ok(())
+}
+
+/// Whether an object here includes what an entry of a base stands for.
+fn holds<R: Replica>(replica: &R, head: &Head, entry: Dot) -> Result<bool, R::Error> {
+    if head.past.covers(entry) {
+        return Ok(true);
+    }
+    let stamp = match entry.author {
+        Author::ELDERS => Some(entry.seq).filter(|seq| *seq >= Past::STAMPS),
+        author => replica.retired(author)?,
+    };
+    match stamp {
+        Some(stamp) => Ok(stamp <= head.past.elders().max(replica.elders()?)),
+        None => Ok(false),
+    }
 }
 
 struct Change<'a, R> {
@@ -199,8 +214,13 @@ impl<R: Replica> Change<'_, R> {
 
     fn finish(self) -> Result<Outcome, R::Error> {
         let mut touched: BTreeSet<Fid> = self.heads.keys().copied().collect();
-        for (_, mut head) in self.heads {
+        for (fid, mut head) in self.heads {
             head.past.add(self.record.dot);
+            let base = self.record.base(fid);
+            if base.is_folded() && base.elders() > head.past.elders() {
+                // What its author saw folded is included here entry by entry: then it is folded here too.
+                fold(self.replica, &mut head, base.elders())?;
+            }
             head.marked = head.acls.len() > 1;
             self.replica.put_head(head)?;
         }
@@ -215,11 +235,12 @@ impl<R: Replica> Change<'_, R> {
 
     /// Those of `dots` that the author's state of `fid` included.
     fn seen(&self, fid: Fid, dots: impl IntoIterator<Item = Dot>) -> Result<BTreeSet<Dot>, R::Error> {
-        let (base, held) = (self.record.base(fid), &self.heads[&fid].past);
+        let base = self.record.base(fid);
         let mut seen = BTreeSet::new();
         for dot in dots {
-            let dropped = base.seq(dot.author) == 0 && held.seq(dot.author) == 0;
-            if base.covers(dot) || (dropped && self.replica.is_retired(dot.author)?) {
+            if base.covers(dot)
+                || (base.is_folded() && base.includes_dot(dot, self.replica.retired(dot.author)?))
+            {
                 seen.insert(dot);
             }
         }
@@ -299,6 +320,18 @@ impl<R: Replica> Change<'_, R> {
         self.moved.insert(fid);
         Ok(origins)
     }
+}
+
+/// Lets one entry of an object's past stand for everybody who was retired up to `stamp`. Only where the object
+/// includes all that they did.
+pub fn fold<R: Replica>(replica: &R, head: &mut Head, stamp: u64) -> Result<(), R::Error> {
+    let mut stamps = BTreeMap::new();
+    for entry in head.past.entries() {
+        stamps.extend(replica.retired(entry.author)?.map(|stamp| (entry.author, stamp)));
+    }
+    head.past.add(Dot::new(Author::ELDERS, stamp));
+    head.past.fold(|author| stamps.get(&author).copied());
+    Ok(())
 }
 
 /// Directories whose entries a record changes.

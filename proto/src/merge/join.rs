@@ -1,9 +1,9 @@
 //! What two replicas make of each other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Binding, ObjectState, Replica, shown::settle, state_of};
-use crate::{Author, Dot, Fid, Sibling};
+use crate::{Author, Fid, Sibling};
 
 /// What joining changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +20,6 @@ pub struct Joined {
 /// Joins what a peer sent, as one change. Each state is understood alone, in any order; the listings are
 /// complete when all are in.
 pub fn join_objects<R: Replica>(replica: &mut R, theirs: Vec<ObjectState>) -> Result<Joined, R::Error> {
-    let retired = retired_among(replica, &theirs)?;
     let mut joined = Joined::default();
     let mut changed = BTreeSet::new();
     let mut moved = BTreeSet::new();
@@ -29,7 +28,10 @@ pub fn join_objects<R: Replica>(replica: &mut R, theirs: Vec<ObjectState>) -> Re
         let fid = their.head.fid;
         let mine = state_of(replica, fid)?;
         let both = match &mine {
-            Some(mine) => mine.join(&their, |author| retired.contains(&author)),
+            Some(mine) => {
+                let retired = retired_among(replica, mine, &their)?;
+                mine.join(&their, |author| retired.get(&author).copied())
+            }
             None => their,
         };
         if mine.as_ref() == Some(&both) {
@@ -90,26 +92,26 @@ fn write<R: Replica>(
     Ok(listings)
 }
 
-/// The retired ones among all authors that states from a peer, and ours of the same objects, name.
-fn retired_among<R: Replica>(replica: &R, theirs: &[ObjectState]) -> Result<BTreeSet<Author>, R::Error> {
+/// When authors were retired that two states name. Only asked for where a past has them folded into one entry:
+/// nothing else depends on it.
+fn retired_among<R: Replica>(
+    replica: &R,
+    mine: &ObjectState,
+    theirs: &ObjectState,
+) -> Result<BTreeMap<Author, u64>, R::Error> {
+    let mut stamps = BTreeMap::new();
+    if !mine.head.past.is_folded() && !theirs.head.past.is_folded() {
+        return Ok(stamps);
+    }
     let mut authors = BTreeSet::new();
-    if !replica.has_retired()? {
-        return Ok(authors);
+    for state in [mine, theirs] {
+        let bound = state.bindings.iter().flat_map(|binding| binding.dots.keys().copied());
+        let made = state.head.siblings.iter().map(|sibling| sibling.dot);
+        let all = bound.chain(made).chain(state.head.acls.keys().copied()).chain(state.head.past.entries());
+        authors.extend(all.map(|dot| dot.author));
     }
-    for their in theirs {
-        let mine = state_of(replica, their.head.fid)?;
-        for state in mine.iter().chain([their]) {
-            let bound = state.bindings.iter().flat_map(|binding| binding.dots.keys());
-            let made = state.head.siblings.iter().map(|sibling| &sibling.dot);
-            let all = bound.chain(made).chain(state.head.acls.keys());
-            authors.extend(all.map(|dot: &Dot| dot.author));
-        }
-    }
-    let mut retired = BTreeSet::new();
     for author in authors {
-        if replica.is_retired(author)? {
-            retired.insert(author);
-        }
+        stamps.extend(replica.retired(author)?.map(|stamp| (author, stamp)));
     }
-    Ok(retired)
+    Ok(stamps)
 }

@@ -17,7 +17,8 @@ pub struct Memory {
     bindings: BTreeMap<BindingKey, Binding>,
     places: BTreeSet<(Fid, BindingKey)>,
     tombstones: BTreeMap<(Fid, Dot, Dot), Tombstone>,
-    retired: BTreeSet<Author>,
+    retired: BTreeMap<Author, u64>,
+    elders: u64,
 }
 
 impl Memory {
@@ -54,9 +55,14 @@ impl Memory {
         self.tombstones.values()
     }
 
-    /// Takes every past to include this author.
-    pub fn retire(&mut self, author: Author) {
-        self.retired.insert(author);
+    /// Takes no more records of this author, which was retired at this stamp.
+    pub fn retire(&mut self, author: Author, stamp: u64) {
+        self.retired.insert(author, stamp);
+    }
+
+    /// Every other replica has told this one all that authors retired up to `stamp` did.
+    pub fn includes_elders(&mut self, stamp: u64) {
+        self.elders = self.elders.max(stamp);
     }
 }
 
@@ -117,10 +123,10 @@ impl Replica for Memory {
         Ok(())
     }
 
-    fn has_retired(&self) -> Result<bool, Infallible> {
-        Ok(!self.retired.is_empty())
+    fn retired(&self, author: Author) -> Result<Option<u64>, Infallible> {
+        Ok(self.retired.get(&author).copied())
     }
-    fn is_retired(&self, author: Author) -> Result<bool, Infallible> {
-        Ok(self.retired.contains(&author))
+    fn elders(&self) -> Result<u64, Infallible> {
+        Ok(self.elders)
     }
 }

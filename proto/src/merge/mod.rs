@@ -13,7 +13,7 @@ mod object;
 pub mod shown;
 mod state;
 
-pub use apply::{ApplyError, Outcome, apply};
+pub use apply::{ApplyError, Outcome, apply, fold};
 pub use head::Stamped;
 pub use join::{Joined, join_objects};
 pub use object::{ObjectState, binding_of, state_of, tombstone_of};

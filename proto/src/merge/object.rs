@@ -9,7 +9,7 @@ use super::{
     head::{decode_acl, is_derived, join_register},
 };
 use crate::{
-    Author, Dot, Fid, Kind, Malformed, Past, Sibling, check_name,
+    Author, Dot, Fid, Kind, Malformed, Sibling, check_name,
     id::required,
     planted::{Bug, planted},
     wire,
@@ -32,13 +32,6 @@ pub fn state_of<R: Replica>(replica: &R, fid: Fid) -> Result<Option<ObjectState>
     Ok(Some(ObjectState::of_rows(head, replica.bindings_of(fid)?, replica.tombstones_of(fid)?)))
 }
 
-/// Whether a past includes a dot that the other side still holds and this side may have dropped. The
-/// entries of a retired author leave a past only when every member held the object at equal pasts: a
-/// holder whose own past still names the author has something that others may lack.
-fn lost(dot: Dot, holder: &Past, other: &Past, retired: &impl Fn(Author) -> bool) -> bool {
-    other.covers(dot) || (holder.seq(dot.author) == 0 && retired(dot.author))
-}
-
 impl ObjectState {
     /// The rows of one object, without what is derived.
     pub fn of_rows(head: Head, bindings: Vec<Binding>, mut tombstones: Vec<Tombstone>) -> ObjectState {
@@ -51,16 +44,17 @@ impl ObjectState {
         ObjectState { head, bindings, tombstones }
     }
 
-    /// The join of two states of one object. `retired`: the authors that every past includes.
-    pub fn join(&self, other: &ObjectState, retired: impl Fn(Author) -> bool) -> ObjectState {
+    /// The join of two states of one object. `retired`: when an author was retired, if it was.
+    pub fn join(&self, other: &ObjectState, retired: impl Fn(Author) -> Option<u64>) -> ObjectState {
         let (mine, theirs) = (&self.head.past, &other.head.past);
         let keeps = |dot: Dot, here: bool, there: bool| match (here, there) {
-            (true, false) => !lost(dot, mine, theirs, &retired),
-            (false, true) => !lost(dot, theirs, mine, &retired),
+            (true, false) => !theirs.includes_dot(dot, retired(dot.author)),
+            (false, true) => !mine.includes_dot(dot, retired(dot.author)),
             (both, _) => both,
         };
         let mut head = self.head.clone();
         head.past.join(theirs);
+        head.past.fold(&retired);
         head.siblings = join_siblings(&self.head.siblings, &other.head.siblings, keeps);
         head.target = self.head.target.clone().max(other.head.target.clone());
         if planted(Bug::JoinKeepsOne) {

@@ -139,8 +139,8 @@ pub trait Replica {
     /// Writes a tombstone.
     fn put_tombstone(&mut self, tombstone: Tombstone) -> Result<(), Self::Error>;
 
-    /// Whether there are authors that every past is taken to include: most often there are none to ask for.
-    fn has_retired(&self) -> Result<bool, Self::Error>;
-    /// Whether every past is taken to include this author.
-    fn is_retired(&self, author: Author) -> Result<bool, Self::Error>;
+    /// The stamp at which an author was retired; `None`: it was not, as far as is known here.
+    fn retired(&self, author: Author) -> Result<Option<u64>, Self::Error>;
+    /// Every object here includes everything that authors retired up to this stamp ever did to it.
+    fn elders(&self) -> Result<u64, Self::Error>;
 }

@@ -2,7 +2,7 @@
 
 use coda_proto::{
     Author, Base, Code, Dot, Fid, Op, Past, Record,
-    merge::{ApplyError, Replica, apply},
+    merge::{ApplyError, Outcome, Replica, apply, fold},
 };
 
 use crate::{
@@ -142,7 +142,7 @@ fn records_of_retired_authors_and_of_other_volumes_are_refused() {
     let elsewhere = Fid { volume: coda_proto::VolumeId(0x7f00_0002), ..d };
     let across = rename(d, "f", elsewhere, "f", start.f);
     assert_eq!(refused(&mut start, across).0, Code::Invalid);
-    start.site.state.retire(Author(9));
+    start.site.state.retire(Author(9), STAMP);
     let new = Fid::file(root().volume, Author(9), 50);
     assert_eq!(refused(&mut start, create(d, "n", new)), (Code::Retired, None));
 }
@@ -170,28 +170,88 @@ fn a_record_names_what_its_author_saw() {
     assert_eq!(refusal(lacking), (Code::NeedsResolve, Some(f)));
 }
 
-#[test]
-fn what_a_retired_author_wrote_is_included_once_all_members_held_it() {
-    let Start { mut history, mut site, f, .. } = start();
-    site.make(&mut history, false, store(f, "old")).unwrap();
-    let (mut a, mut b) = (site.fork(20), site.fork(21));
-    b.make(&mut history, false, store(f, "of b")).unwrap();
-    a.join(&b);
-    for site in [&mut a, &mut b] {
-        // Equal at both: the entries of the retired author go, on both.
-        site.state.retire(Author(9));
-        for mut head in site.state.heads().cloned().collect::<Vec<_>>() {
-            head.past.retire(|author| author == Author(9));
-            assert!(!head.past.is_empty());
+/// When author 9 was retired.
+const STAMP: u64 = Past::STAMPS + 9;
+
+/// Lets one entry stand for what author 9 wrote.
+fn fold_all(site: &mut Site) {
+    for mut head in site.state.heads().cloned().collect::<Vec<_>>() {
+        if head.past.seq(Author(9)) > 0 {
+            fold(&site.state, &mut head, STAMP).unwrap();
             site.state.put_head(head).unwrap();
         }
     }
-    assert_eq!(a.state, b.state);
-    // A store on that base replaces what is there, and so it arrives.
+}
+
+#[test]
+fn a_repeated_record_of_a_retired_author_was_done_and_a_new_one_is_refused() {
+    let Start { mut history, mut site, f, .. } = start();
+    let mut other = site.fork(30);
+    let record = other.make(&mut history, true, store(f, "once")).unwrap();
+    site.receive(&record).unwrap();
+    site.state.retire(record.dot.author, STAMP);
+    assert_eq!(apply(&mut site.state, &record), Ok(Outcome::Repeated));
+    let next = other.make(&mut history, true, store(f, "late")).unwrap();
+    assert_eq!(site.receive(&next).unwrap_err().code, Code::Retired);
+}
+
+#[test]
+fn what_a_retired_author_wrote_is_folded_and_included_all_the_same() {
+    let Start { mut history, mut site, f, .. } = start();
+    site.make(&mut history, false, store(f, "old")).unwrap();
+    let (mut a, mut b, mut c) = (site.fork(20), site.fork(21), site.fork(22));
+    for site in [&mut a, &mut b, &mut c] {
+        site.state.retire(Author(9), STAMP);
+        site.state.includes_elders(STAMP);
+    }
+    // One of them has folded it, and the others not yet.
+    fold_all(&mut a);
+    let folded = a.state.head(f).unwrap().unwrap();
+    assert_eq!((folded.past.entries().count(), folded.past.elders()), (1, STAMP));
     let next = a.make(&mut history, false, store(f, "next")).unwrap();
     b.receive(&next).unwrap();
-    assert_eq!(a.state, b.state);
-    assert_eq!(b.state.head(f).unwrap().unwrap().siblings.len(), 1);
+    assert_eq!(b.state.head(f).unwrap(), a.state.head(f).unwrap());
+    assert_eq!(b.state.head(f).unwrap().unwrap().siblings.len(), 1, "what it replaced is not kept beside it");
+    // And one that hears of both by joining.
+    c.join(&a);
+    assert_eq!(c.state, a.joined(&c).state);
+    assert_eq!(c.state.head(f).unwrap().unwrap().siblings.len(), 1);
+}
+
+#[test]
+fn what_nobody_saw_who_knew_the_object_before_it_was_folded_is_not_taken_for_seen() {
+    let Start { mut history, mut site, f, .. } = start();
+    let mut away = site.fork(30);
+    site.make(&mut history, false, store(f, "of 9, unseen")).unwrap();
+    site.state.retire(Author(9), STAMP);
+    site.state.includes_elders(STAMP);
+    fold_all(&mut site);
+    // Whoever was away wrote on what was before.
+    let late = away.make(&mut history, true, store(f, "of 30")).unwrap();
+    site.receive(&late).unwrap();
+    assert_eq!(site.state.head(f).unwrap().unwrap().siblings.len(), 2, "neither saw the other");
+    // And a member that was restored to what was before hears all of it.
+    let mut old = away.fork(31);
+    old.state.retire(Author(9), STAMP);
+    old.join(&site);
+    assert_eq!(old.state.head(f).unwrap().unwrap().siblings.len(), 2);
+    assert_eq!(old.state.head(f).unwrap(), site.joined(&old).state.head(f).unwrap());
+}
+
+#[test]
+fn a_base_that_is_folded_is_taken_only_where_all_of_it_is_included() {
+    let Start { mut history, mut site, f, .. } = start();
+    let mut behind = site.fork(30);
+    site.make(&mut history, false, store(f, "missed")).unwrap();
+    for site in [&mut site, &mut behind] {
+        site.state.retire(Author(9), STAMP);
+    }
+    fold_all(&mut site);
+    let mut other = site.fork(20);
+    let next = other.make(&mut history, false, store(f, "next")).unwrap();
+    assert_eq!(behind.receive(&next).unwrap_err().code, Code::NeedsResolve);
+    behind.join(&other);
+    assert_eq!(behind.state.head(f).unwrap(), other.state.head(f).unwrap());
 }
 
 #[test]
@@ -199,8 +259,8 @@ fn what_a_retired_author_wrote_and_a_member_missed_is_not_taken_for_dropped() {
     let Start { mut history, mut site, f, .. } = start();
     let mut behind = site.fork(20);
     site.make(&mut history, false, store(f, "missed")).unwrap();
-    site.state.retire(Author(9));
-    behind.state.retire(Author(9));
+    site.state.retire(Author(9), STAMP);
+    behind.state.retire(Author(9), STAMP);
     behind.join(&site);
     assert_eq!(behind.state.head(f).unwrap().unwrap().siblings.len(), 1);
     assert_eq!(site.joined(&behind).state, behind.state);

@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
 
 use coda_proto::{
-    APPLY_BYTES, APPLY_RECORDS, Code, Contents, Dot, Fid, Op, Record, Refusal, Status, VolumeId,
+    APPLY_BYTES, APPLY_RECORDS, Author, Code, Contents, Dot, Fid, Op, Record, Refusal, Status, VolumeId,
     id::required,
     merge::{self, ApplyError},
     planted::{Bug, planted},
@@ -129,6 +129,9 @@ fn records(id: VolumeId, apply: wire::Apply) -> Result<Vec<Record>, Refusal> {
     let mut records = Vec::with_capacity(count);
     for (index, record) in apply.records.into_iter().enumerate() {
         let record = Record::try_from(record).map_err(|error| Refusal::from(error).at(index))?;
+        if record.dot.author == Author::ELDERS {
+            return Err(Refusal::new(Code::Invalid, "nobody is this author").at(index));
+        }
         if let Some(fid) = record.op.touches().iter().find(|fid| fid.volume != id) {
             return Err(Refusal::about(Code::Invalid, *fid, "of another volume").at(index));
         }

@@ -12,6 +12,7 @@ mod scm;
 mod upload;
 mod validate;
 
+pub(crate) use read::served;
 pub(crate) use upload::Uploads;
 
 use coda_proto::{Refusal, service::Identity, wire};

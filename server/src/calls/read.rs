@@ -186,7 +186,7 @@ impl Server {
 }
 
 /// Whether this replica may be asked at all.
-pub(super) fn served(view: &View<'_>) -> Result<(), Refusal> {
+pub(crate) fn served(view: &View<'_>) -> Result<(), Refusal> {
     match view.volume_row()?.joined {
         true => Ok(()),
         false => {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use coda_proto::{
-    Base, Code, Fid, Kind, Op, Record, Refusal, ServerId, VolumeId,
+    Author, Base, Code, Fid, Kind, Op, Record, Refusal, ServerId, VolumeId,
     merge::{self, ApplyError, Head, ObjectState, Replica as _},
     planted::{Bug, planted},
     wire::{self, request, response},
@@ -14,7 +14,7 @@ use super::{SILENCE, contents::Fetched, serve::doubt};
 use crate::{
     env::PeerError,
     server::Server,
-    store::{Bytes as Stored, Content, StoreError, Txn, View},
+    store::{Bytes as Stored, Content, Marks, StoreError, Txn, View},
     volume::Volume,
 };
 
@@ -41,6 +41,10 @@ struct Heard {
     last: bool,
     joined: bool,
     states: Vec<ObjectState>,
+    retired: Vec<wire::Retired>,
+    retired_upto: u64,
+    /// How far the peer had come with retired authors, when it had told all that it knew.
+    marks: Marks,
 }
 
 impl Server {
@@ -91,7 +95,7 @@ impl Server {
         let (known, lacking) = volume.read(|view| Ok((view.peer(server)?, lacking(view, &states)?)))?;
         let fetched = self.fetch_lacking(volume, peer, lacking).await?;
         let (incarnation, upto) = (known.incarnation, known.seen);
-        let heard = Heard { incarnation, upto, last: false, joined: false, states };
+        let heard = Heard { states, ..Heard::none(incarnation, upto, volume.read(|view| Ok(view.retired_heard(server)?))?) };
         self.join(volume, server, heard, fetched).await
     }
 
@@ -103,9 +107,9 @@ impl Server {
         peer: &wire::ServerInfo,
         silence: Duration,
     ) -> Result<Heard, Failure> {
-        let (known, row) = volume.read(|view| Ok((view.peer(server)?, view.volume_row()?)))?;
-        let (incarnation, upto) = (known.incarnation, known.seen);
-        let mut heard = Heard { incarnation, upto, last: false, joined: false, states: Vec::new() };
+        let (known, row, retired) = volume
+            .read(|view| Ok((view.peer(server)?, view.volume_row()?, view.retired_heard(server)?)))?;
+        let mut heard = Heard::none(known.incarnation, known.seen, retired);
         while !heard.last && heard.states.len() < AT_ONCE {
             let body = request::Body::Meet(wire::Meet {
                 volume: volume.id.0,
@@ -115,6 +119,7 @@ impl Server {
                 my_change_seq: row.change_seq,
                 met_incarnation: known.incarnation,
                 met_seq: known.seen,
+                retired_after: Some(heard.retired_upto),
                 count: !row.joined && heard.states.is_empty(),
                 ..Default::default()
             });
@@ -129,6 +134,8 @@ impl Server {
             }
             (heard.incarnation, heard.upto) = (met.incarnation, met.upto);
             (heard.last, heard.joined) = (met.last, met.joined);
+            (heard.retired_upto, heard.marks) = (met.retired_upto, marks(&met));
+            heard.retired.extend(met.retired);
             if !row.joined && heard.states.is_empty() {
                 volume.meetings.progress().expect(met.objects_left, met.bytes_left);
             }
@@ -155,10 +162,15 @@ impl Server {
         let touching = volume.clone();
         let files: Vec<Fid> = heard.states.iter().map(|state| state.head.fid).collect();
         let is_whole = heard.last && heard.joined;
+        let (peers, epoch) = self.group_of(id);
         let heard_of = files.len();
         let changed = volume
             .write(
                 move |txn| {
+                    // Before the states that fold what they did.
+                    for one in heard.retired {
+                        txn.hear_retired(Author(one.author), one.stamp)?;
+                    }
                     let joined = merge::join_objects(txn, heard.states)?;
                     for fid in files {
                         fill(txn, fid, &mut fetched)?;
@@ -173,6 +185,11 @@ impl Server {
                         txn.set_joined(true)?;
                     }
                     txn.put_peer(peer, heard.incarnation, heard.upto)?;
+                    txn.put_retired_heard(peer, heard.retired_upto)?;
+                    if is_whole {
+                        txn.put_marks(peer, epoch, heard.marks)?;
+                        txn.advance_marks(&peers, epoch)?;
+                    }
                     Ok(joined.changed.len())
                 },
                 move |done| sessions.break_promises(id, &done.changed, 0),
@@ -238,6 +255,27 @@ impl Server {
     }
 }
 
+impl Heard {
+    /// Nothing yet.
+    fn none(incarnation: u64, upto: u64, retired_upto: u64) -> Heard {
+        Heard {
+            incarnation,
+            upto,
+            last: false,
+            joined: false,
+            states: Vec::new(),
+            retired: Vec::new(),
+            retired_upto,
+            marks: Marks::default(),
+        }
+    }
+}
+
+/// How far who answers has come with retired authors.
+fn marks(met: &wire::MetAnswer) -> Marks {
+    Marks { promised: met.promised, complete: met.complete, included: met.included }
+}
+
 fn unexpected() -> coda_proto::Malformed {
     coda_proto::Malformed::new("answer", "of another kind than the question")
 }
@@ -296,8 +334,11 @@ fn renew(txn: &mut Txn<'_>, volume: &Volume, dir: Fid) -> Result<(), Refusal> {
     if head.past.is_empty() {
         return Ok(());
     }
+    let own = volume.meetings.author();
+    let retired = txn.retired(own)?.is_some();
+    let dot = volume.meetings.next_dot(|author| retired && author == own, || volume.env().random());
     let record = Record {
-        dot: volume.meetings.next_dot(),
+        dot,
         lamport: head.lamport().max(txn.listing_lamport(dir)?) + 1,
         time: head.mtime(),
         bases: vec![Base { fid: dir, past: head.past }],

@@ -24,7 +24,6 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -64,8 +63,7 @@ pub(crate) struct Meetings {
     turns: Mutex<BTreeMap<ServerId, Arc<Semaphore>>>,
     /// Of the few records that this replica makes itself: new versions of directories whose listings a
     /// join changed.
-    author: Author,
-    made: AtomicU64,
+    writer: Mutex<Dot>,
     /// When to forget again what nobody needs.
     collect_at: Mutex<Instant>,
     /// Peers that have met a run of this replica's store which it does not remember, and whether it has been
@@ -80,8 +78,7 @@ impl Meetings {
             schedule: Mutex::default(),
             woken: Notify::new(),
             turns: Mutex::default(),
-            author,
-            made: AtomicU64::new(0),
+            writer: Mutex::new(Dot::new(author, 0)),
             collect_at: Mutex::new(Instant::now() + FIRST_COLLECTION),
             doubts: Mutex::default(),
             progress: progress::Progress::default(),
@@ -170,8 +167,20 @@ impl Meetings {
         turns.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
     }
 
-    fn next_dot(&self) -> Dot {
-        Dot::new(self.author, self.made.fetch_add(1, Ordering::Relaxed) + 1)
+    /// Who makes this replica's own records.
+    pub(crate) fn author(&self) -> Author {
+        self.writer.lock().expect("never held across a panic").author
+    }
+
+    /// The name of this replica's next own record. Where its author was silent for so long that it was retired,
+    /// another takes its place.
+    fn next_dot(&self, is_retired: impl FnOnce(Author) -> bool, random: impl FnOnce() -> u64) -> Dot {
+        let mut writer = self.writer.lock().expect("never held across a panic");
+        if is_retired(writer.author) {
+            *writer = Dot::new(Author(random().max(2)), 0);
+        }
+        writer.seq += 1;
+        *writer
     }
 }
 

@@ -25,6 +25,8 @@ use crate::{
 
 /// Objects of one answer, at most.
 const PAGE: u32 = 1000;
+/// Retired authors of one answer, at most.
+const RETIRED: u32 = 50_000;
 /// Bytes of one answer, about.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
@@ -188,6 +190,21 @@ fn page(view: &View<'_>, meet: &wire::Meet, is_old: bool) -> Result<wire::MetAns
     if !row.joined || is_old {
         // What is here may be long gone elsewhere. It is told when it has been joined with what the others know.
         return Ok(wire::MetAnswer { upto: since, joined: false, ..answer });
+    }
+    if let Some(after) = meet.retired_after {
+        let after = if is_ours { after } else { 0 };
+        let retired = view.retired_after(after, RETIRED)?;
+        answer.retired_upto = retired.last().map_or(after, |last| last.nr);
+        let all = retired.len() < RETIRED as usize;
+        let list = retired.into_iter().map(|one| wire::Retired { author: one.author.0, stamp: one.stamp });
+        answer.retired = list.collect();
+        if !all {
+            // First all of these: the states that follow may have them folded.
+            return Ok(wire::MetAnswer { upto: since, last: false, ..answer });
+        }
+        let marks = view.marks()?;
+        (answer.promised, answer.complete, answer.included) =
+            (marks.promised, marks.complete, marks.included);
     }
     if meet.count {
         (answer.objects_left, answer.bytes_left) = view.left_since(since)?;

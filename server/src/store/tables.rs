@@ -39,7 +39,7 @@ ALTER TABLE volume ADD COLUMN more BLOB NOT NULL DEFAULT x'';
 /// `meta.db` of one volume replica.
 pub const REPLICA: Schema = Schema {
     application: 0x436f_6456, // "CodV"
-    version: 2,
+    version: 3,
     create: "
 CREATE TABLE volume(
   one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -53,6 +53,7 @@ CREATE TABLE head(
   blocks INTEGER NOT NULL DEFAULT 0, change_seq INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY(vnode, uniq)) STRICT;
 CREATE INDEX head_change ON head(change_seq);
+CREATE INDEX head_long ON head(vnode, uniq) WHERE length(past) > 128;
 CREATE TABLE binding(
   dir_vnode INTEGER NOT NULL, dir_uniq INTEGER NOT NULL, name BLOB NOT NULL,
   uniq INTEGER NOT NULL, vnode INTEGER NOT NULL,
@@ -88,11 +89,24 @@ CREATE TABLE garbage(container TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 CREATE TABLE upload(
   handle BLOB PRIMARY KEY, instance BLOB NOT NULL, length INTEGER NOT NULL, hash BLOB NOT NULL,
   container TEXT NOT NULL, complete INTEGER NOT NULL, created INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE retired(author INTEGER PRIMARY KEY) STRICT;
--- what we have seen of a peer's replica, and what it has said to include of ours (with how far it was then)
+-- authors of which nothing is taken any more, in the order in which this member heard of them
+CREATE TABLE retired(
+  nr INTEGER PRIMARY KEY AUTOINCREMENT, author INTEGER NOT NULL UNIQUE, stamp INTEGER NOT NULL) STRICT;
+CREATE INDEX retired_stamp ON retired(stamp);
+-- the others that write, the last number of each, and when that was noticed
+CREATE TABLE writer(author INTEGER PRIMARY KEY, seq INTEGER NOT NULL, noticed INTEGER NOT NULL) STRICT;
+CREATE INDEX writer_noticed ON writer(noticed);
+CREATE TABLE retirement(
+  one INTEGER PRIMARY KEY CHECK (one = 1), promised INTEGER NOT NULL, complete INTEGER NOT NULL,
+  included INTEGER NOT NULL, scanned INTEGER NOT NULL, own INTEGER NOT NULL) STRICT;
+INSERT INTO retirement VALUES (1, 0, 0, 0, 0, 0);
+-- what we have seen of a peer's replica, and what it has said to include of ours (with how far it was then);
+-- how much of its list of retired authors, and how far it had come with them in which epoch of the group
 CREATE TABLE peer(
   server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, seen INTEGER NOT NULL,
-  acked INTEGER NOT NULL DEFAULT 0, acked_at INTEGER NOT NULL DEFAULT 0) STRICT;
+  acked INTEGER NOT NULL DEFAULT 0, acked_at INTEGER NOT NULL DEFAULT 0,
+  retired INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL DEFAULT 0, promised INTEGER NOT NULL DEFAULT 0,
+  complete INTEGER NOT NULL DEFAULT 0, included INTEGER NOT NULL DEFAULT 0) STRICT;
 -- earlier starts of this store, and how far it had come when the next began
 CREATE TABLE incarnation(incarnation INTEGER PRIMARY KEY, upto INTEGER NOT NULL) STRICT;
 -- contents that were damaged here: their version stays, their bytes are to come from a peer
@@ -116,6 +130,25 @@ CREATE TABLE lost(
   length INTEGER NOT NULL, hash BLOB NOT NULL, PRIMARY KEY(vnode, uniq, author, seq)) STRICT, WITHOUT ROWID;
 CREATE TABLE scrubber(one INTEGER PRIMARY KEY CHECK (one = 1), place INTEGER NOT NULL) STRICT;
 INSERT INTO scrubber VALUES (1, 0);
+",
+        // Nobody was retired before.
+        "
+DROP TABLE retired;
+CREATE TABLE retired(
+  nr INTEGER PRIMARY KEY AUTOINCREMENT, author INTEGER NOT NULL UNIQUE, stamp INTEGER NOT NULL) STRICT;
+CREATE INDEX retired_stamp ON retired(stamp);
+CREATE TABLE writer(author INTEGER PRIMARY KEY, seq INTEGER NOT NULL, noticed INTEGER NOT NULL) STRICT;
+CREATE INDEX writer_noticed ON writer(noticed);
+CREATE TABLE retirement(
+  one INTEGER PRIMARY KEY CHECK (one = 1), promised INTEGER NOT NULL, complete INTEGER NOT NULL,
+  included INTEGER NOT NULL, scanned INTEGER NOT NULL, own INTEGER NOT NULL) STRICT;
+INSERT INTO retirement VALUES (1, 0, 0, 0, 0, 0);
+ALTER TABLE peer ADD COLUMN retired INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE peer ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE peer ADD COLUMN promised INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE peer ADD COLUMN complete INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE peer ADD COLUMN included INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX head_long ON head(vnode, uniq) WHERE length(past) > 128;
 ",
     ],
 };
@@ -142,6 +175,13 @@ CREATE TABLE tombstone(
   seen BLOB NOT NULL, renamed INTEGER NOT NULL, everywhere INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY(vnode, uniq, author, seq, origin_author, origin_seq)) STRICT, WITHOUT ROWID;
 CREATE INDEX tombstone_dot ON tombstone(author, seq);
+CREATE TABLE head(
+  vnode INTEGER NOT NULL, uniq INTEGER NOT NULL, kind INTEGER NOT NULL,
+  past BLOB NOT NULL, body BLOB NOT NULL, marked INTEGER NOT NULL,
+  blocks INTEGER NOT NULL DEFAULT 0, change_seq INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY(vnode, uniq)) STRICT;
+CREATE INDEX head_change ON head(change_seq);
+CREATE TABLE retired(author INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE peer(server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, seen INTEGER NOT NULL) STRICT;
 ";
 
@@ -167,7 +207,7 @@ CREATE TABLE peer(server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, seen
         let migrated = shape(&schema::open(&old, &REPLICA, Durability::Process).unwrap());
         let made = shape(&schema::open(&new, &REPLICA, Durability::Process).unwrap());
         let changed = |(table, _): &&(String, String)| {
-            ["tombstone", "peer", "incarnation", "lost", "scrubber"]
+            ["tombstone", "peer", "incarnation", "lost", "scrubber", "head", "retire", "writer"]
                 .iter()
                 .any(|name| table.starts_with(name))
         };

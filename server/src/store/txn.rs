@@ -251,15 +251,6 @@ impl<'c> Txn<'c> {
         Ok(())
     }
 
-    /// Takes every past to include this author.
-    pub fn retire(&mut self, author: Author) -> Result<(), StoreError> {
-        self.view
-            .db
-            .prepare_cached("INSERT OR IGNORE INTO retired VALUES (?1)")?
-            .execute([signed(author.0)])?;
-        Ok(())
-    }
-
     /// Forgets a tombstone.
     pub fn drop_tombstone(&mut self, tombstone: &Tombstone) -> Result<(), StoreError> {
         let mut delete = self.view.db.prepare_cached(
@@ -420,11 +411,11 @@ impl Replica for Txn<'_> {
         Ok(())
     }
 
-    fn has_retired(&self) -> Result<bool, StoreError> {
-        Ok(self.view.db.prepare_cached("SELECT 1 FROM retired LIMIT 1")?.exists([])?)
+    fn retired(&self, author: Author) -> Result<Option<u64>, StoreError> {
+        self.view.retired(author)
     }
 
-    fn is_retired(&self, author: Author) -> Result<bool, StoreError> {
-        self.view.is_retired(author)
+    fn elders(&self) -> Result<u64, StoreError> {
+        Ok(self.view.marks()?.included)
     }
 }

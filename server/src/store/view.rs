@@ -333,12 +333,6 @@ impl View<'_> {
         Ok(query.exists(params![signed(dot.author.0), signed(dot.seq)])?)
     }
 
-    /// Whether every past is taken to include this author.
-    pub fn is_retired(&self, author: coda_proto::Author) -> Result<bool, StoreError> {
-        let mut query = self.db.prepare_cached("SELECT 1 FROM retired WHERE author = ?1")?;
-        Ok(query.exists([signed(author.0)])?)
-    }
-
     /// The contents that a Store made.
     pub fn content(&self, fid: Fid, made: Dot) -> Result<Option<Content>, StoreError> {
         let mut query = self.db.prepare_cached(

@@ -6,6 +6,7 @@ mod network;
 mod random;
 mod repaired;
 mod restored;
+mod retired;
 #[path = "../world/mod.rs"]
 mod world;
 

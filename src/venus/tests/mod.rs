@@ -3,6 +3,7 @@
 mod apart;
 mod askers;
 mod bounded;
+mod authors;
 mod coherence;
 mod conflicts;
 mod failures;

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -59,6 +59,8 @@ pub struct World {
     dir: tempfile::TempDir,
     posts: Mutex<BTreeMap<u8, Post>>,
     random: AtomicU64,
+    /// How far the servers' clocks are ahead, in nanoseconds.
+    passed: AtomicI64,
     /// Servers do not reach each other.
     pub parted: AtomicBool,
     /// Names of all calls, in order.
@@ -77,6 +79,7 @@ impl World {
             dir: tempfile::tempdir().unwrap(),
             posts: Mutex::default(),
             random: AtomicU64::new(1),
+            passed: AtomicI64::new(0),
             parted: AtomicBool::new(false),
             calls: Mutex::default(),
             located: AtomicU64::new(0),
@@ -127,6 +130,11 @@ impl World {
 
     pub fn weather(&self, id: u8, weather: Weather) {
         self.posts.lock().unwrap().get_mut(&id).unwrap().weather = weather;
+    }
+
+    /// The servers' clocks go on by so much.
+    pub fn pass(&self, time: Duration) {
+        self.passed.fetch_add(time.as_nanos() as i64, Ordering::Relaxed);
     }
 
     /// A server that runs.
@@ -245,7 +253,7 @@ impl coda_server::env::Env for ServerEnv {
         })
     }
     fn now(&self) -> i64 {
-        now()
+        now() + self.0.passed.load(Ordering::Relaxed)
     }
     fn random(&self) -> u64 {
         random(&self.0)
