@@ -65,6 +65,26 @@ impl Authority {
         Ok(Authority { realm, certificate, issuer })
     }
 
+    /// Of the key (PKCS #8) that another server passed on. Refused unless it is the key of this certificate.
+    pub fn passed_on(
+        certificate: &CertificateDer<'static>,
+        key: &[u8],
+        now: SystemTime,
+    ) -> Result<Authority, CredentialsError> {
+        let realm = certificate::authority_realm(certificate).map_err(CredentialsError::Unusable)?;
+        let key = KeyPair::try_from(key)?;
+        let issuer = Issuer::from_ca_cert_der(certificate, key)?;
+        let authority = Authority { realm, certificate: certificate.clone(), issuer };
+        // What it signs has to hold.
+        authority.issue_admin(now)?;
+        Ok(authority)
+    }
+
+    /// Its secret key (PKCS #8): whoever has it makes anybody a server or an administrator of the realm.
+    pub fn secret(&self) -> Vec<u8> {
+        self.issuer.key().serialize_der()
+    }
+
     /// The realm.
     pub fn realm(&self) -> &str {
         &self.realm

@@ -17,6 +17,10 @@ pub struct ServerConfig {
     pub crash: Option<CrashHook>,
     /// Signs the certificates of further servers; only where the realm's authority is.
     pub signer: Option<Signer>,
+    /// The key of the realm's authority, for other servers of the realm that ask.
+    pub authority: Option<AuthorityKey>,
+    /// Whether the authority's key is passed on to other servers, and asked for where it is not.
+    pub pass_authority: bool,
     /// What is kept, and for how long.
     pub limits: Limits,
     /// Signs and checks entries of the realm's log; without one they are believed as they come.
@@ -62,6 +66,8 @@ impl ServerConfig {
             durability: Durability::Full,
             crash: None,
             signer: None,
+            authority: None,
+            pass_authority: true,
             seal: None,
             limits: Limits::default(),
         }
@@ -114,11 +120,33 @@ type Sign = dyn Fn(ServerId, &[u8]) -> Result<Signed, String> + Send + Sync;
 
 /// The realm's authority, as far as a server needs it.
 #[derive(Clone)]
-pub struct Signer(pub Arc<Sign>);
+pub struct Signer {
+    /// Signs a new server's request.
+    pub sign: Arc<Sign>,
+    /// Whether it can: the key may come later.
+    pub here: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Signer {
+    /// Whether it can sign now.
+    pub fn is_here(&self) -> bool {
+        (self.here)()
+    }
+}
 
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Signer")
+    }
+}
+
+/// Reads the key of the realm's authority, if it is here.
+#[derive(Clone)]
+pub struct AuthorityKey(pub Arc<dyn Fn() -> Option<Vec<u8>> + Send + Sync>);
+
+impl fmt::Debug for AuthorityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthorityKey")
     }
 }
 

@@ -337,6 +337,10 @@ async fn the_scm_is_lost_another_signs_for_the_realm_and_files_in_the_directory_
     assert!(file(&one, "db/servers").contains("beta\t2"));
     assert!(one.join("srv/SrvErr").exists() && one.join("vicepa/FTREEDB").exists());
 
+    // It may be the next SCM, and has what that needs.
+    eventually("the authority's key", || two.join("ca.key").exists());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&two.join("ca.key").metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
     drop(first);
     let beta = |arguments: &[&str]| volutil(&one, &[&["--host", second_at.as_str()], arguments].concat());
     assert!(badly(beta(&["create", "x"])).contains("changed at its SCM, server 1 (alpha)"));
@@ -344,6 +348,15 @@ async fn the_scm_is_lost_another_signs_for_the_realm_and_files_in_the_directory_
     assert!(said.starts_with("server 2 is the SCM, in term 2; not reached yet: server 1 (alpha)"), "{said}");
     well(beta(&["create", "without", "beta"]));
     eventually("db/scm", || file(&two, "db/scm").trim() == "beta");
+    // A third one joins although the first is not there.
+    let (three, third_at) = (dir.path().join("three"), format!("127.0.0.1:{}", free_port()));
+    let token = well(beta(&["invite", "--name", "gamma"]));
+    let (token, three_dir) = (token.trim(), text(&three));
+    let scm = ["join", "--scm", second_at.as_str(), "--token", token, "--dir", three_dir.as_str()];
+    well(codasrv(&[&scm[..], &["--name", "gamma", "--endpoint", &third_at]].concat()));
+    let _third = serve(&three);
+    well(beta(&["create", "on-three", "beta", "gamma"]));
+    eventually("the third one serves it", || file(&three, "db/VRList").contains("on-three"));
 
     let conf = dir.path().join("server.conf");
     std::fs::write(&conf, format!("vicedir={}\nlwps=5\n", text(&two))).unwrap();

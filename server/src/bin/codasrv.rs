@@ -263,7 +263,10 @@ async fn serve(
         ports.push((Port::Client, listen));
     }
     let start =
-        |ports: &[(Port, SocketAddr)]| CodaServer::start_at(ServerConfig::new(&dir), ports, &conf.allowed);
+        |ports: &[(Port, SocketAddr)]| {
+            let config = ServerConfig { pass_authority: !conf.keeps_authority, ..ServerConfig::new(&dir) };
+            CodaServer::start_at(config, ports, &conf.allowed)
+        };
     let server = match ports.iter().any(|(port, _)| *port == Port::Client) {
         true => start(&ports)?,
         false => {

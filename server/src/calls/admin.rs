@@ -8,6 +8,7 @@ use coda_proto::{
 
 use super::{Answer, Caller, plain};
 use crate::{
+    AuthorityKey, Signer,
     location::{Realm, change, load, servers, vrlist},
     server::Server,
     store::Invitation,
@@ -26,6 +27,7 @@ impl Server {
                 | Ask::Follow(_)
                 | Ask::ReadLog(_)
                 | Ask::Promise(_)
+                | Ask::GetAuthority(_)
                 | Ask::Announce(_)
                 | Ask::MemberJoined(_)
                 | Ask::ReplicaStatus(_),
@@ -41,6 +43,10 @@ impl Server {
                 let config = Some((&*self.realm()).into());
                 answer(wire::AdminAnswer { config, ..Default::default() })
             }
+            Ask::GetAuthority(_) => match caller.who {
+                Identity::Server(server) => self.pass_authority(server),
+                _ => Err(Refusal::new(Code::Access, "only servers are given the authority's key")),
+            },
             Ask::Follow(offer) => self.follow(&offer),
             Ask::ReadLog(read) => self.read_log(&read),
             Ask::Promise(promise) => self.promise_term(promise),
@@ -148,8 +154,10 @@ impl Server {
 
     fn invite(&self, invite: &wire::Invite) -> Answer {
         let realm = self.at_the_scm()?;
-        if self.config().signer.is_none() {
-            return Err(Refusal::new(Code::Unsupported, "this server does not hold the realm's authority"));
+        if !self.config().signer.as_ref().is_some_and(Signer::is_here) {
+            let why = "this server does not hold the realm's authority: another passes it on as soon as it can be \
+                       reached, or copy ca.key and ca.pem into its directory";
+            return Err(Refusal::new(Code::Unsupported, why));
         }
         let kept = self.store().invitations()?;
         let server =
@@ -161,17 +169,30 @@ impl Server {
         answer(wire::AdminAnswer { text, token: invitation.token, ..Default::default() })
     }
 
+    /// Another server may be the next SCM.
+    fn pass_authority(&self, server: ServerId) -> Answer {
+        if !self.realm().servers.contains_key(&server) {
+            return Err(Refusal::new(Code::Access, format!("server {server} is none of the realm's")));
+        }
+        let key = self.config().authority.as_ref().and_then(|AuthorityKey(read)| read());
+        let none = || Refusal::new(Code::Unsupported, "the authority's key is not here, or not passed on");
+        let key = key.ok_or_else(none)?;
+        tracing::warn!(%server, "the key of the realm's authority is passed on");
+        answer(wire::AdminAnswer { authority_key: key.into(), ..Default::default() })
+    }
+
     /// A new server shows its token and gets its certificate. The token is all that it has.
     pub(crate) async fn enroll(&self, enroll: wire::Enroll) -> Answer {
         let _one_at_a_time = self.changing().lock().await;
         let mut realm = (*self.at_the_scm()?).clone();
         let refused = |why: &str| Refusal::new(Code::Access, why);
-        let signer = self.config().signer.clone().ok_or_else(|| refused("this server signs nothing"))?;
+        let signer = self.config().signer.clone().filter(Signer::is_here);
+        let signer = signer.ok_or_else(|| refused("this server signs nothing"))?;
         let invitation =
             self.store().take_invitation(&enroll.token)?.ok_or_else(|| refused("unknown token"))?;
         let name = [&invitation.name, &enroll.name].into_iter().find(|name| !name.is_empty());
         let name = name.cloned().unwrap_or_else(|| format!("server{}", invitation.server));
-        let signed = match (signer.0)(invitation.server, &enroll.request) {
+        let signed = match (signer.sign)(invitation.server, &enroll.request) {
             Ok(signed) => signed,
             Err(why) => {
                 self.store().invite(&invitation)?;

@@ -26,6 +26,8 @@ pub struct Conf {
     pub allowed: Vec<(Port, Network)>,
     /// The partition in which FTREEDB is kept.
     pub partition: PathBuf,
+    /// The key of the realm's authority is neither passed on nor asked for.
+    pub keeps_authority: bool,
 }
 
 impl Default for Conf {
@@ -37,12 +39,13 @@ impl Default for Conf {
             ports: Vec::new(),
             allowed: Vec::new(),
             partition: "vicepa".into(),
+            keeps_authority: false,
         }
     }
 }
 
 /// The keys that are used, each with what it is for.
-pub const KEYS: [(&str, &str); 11] = [
+pub const KEYS: [(&str, &str); 12] = [
     ("vicedir", "directory"),
     ("hostname", "name"),
     ("endpoint", "host[:port], more after commas"),
@@ -54,6 +57,7 @@ pub const KEYS: [(&str, &str); 11] = [
     ("peer_allow", "addresses and networks"),
     ("admin_allow", "addresses and networks"),
     ("partition", "directory"),
+    ("pass_authority", "yes or no"),
 ];
 
 const RVM: &str = "there is no recoverable virtual memory";
@@ -148,6 +152,13 @@ fn one(conf: &mut Conf, number: usize, line: &str) -> Result<Option<String>, Str
     match key {
         "vicedir" => conf.vicedir = value.into(),
         "partition" => conf.partition = value.into(),
+        "pass_authority" => {
+            conf.keeps_authority = match value {
+                "yes" => false,
+                "no" => true,
+                other => return Err(format!("pass_authority is yes or no, not {other:?}")),
+            }
+        }
         "hostname" => conf.hostname = Some(value.to_owned()),
         "endpoint" | "peer_endpoint" => {
             let peer_only = key == "peer_endpoint";

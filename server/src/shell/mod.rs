@@ -1,5 +1,6 @@
 //! The world around a server: sockets, the clock, processes.
 
+pub mod authority;
 pub mod check;
 pub mod conf;
 mod env;

@@ -1,6 +1,6 @@
 //! A server on the network.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use coda_net::{
     Authority, Credentials, Hears, Limits, Listener, certificate::Holder, credentials::CredentialsError,
@@ -8,10 +8,10 @@ use coda_net::{
 };
 
 use super::{
-    Certified, NetEnv, now,
+    Certified, NetEnv, authority,
     ports::{Door, Network, Port, allowed},
 };
-use crate::{Sealing, Server, ServerConfig, Signed, Signer, store::StoreError};
+use crate::{Sealing, Server, ServerConfig, store::StoreError};
 
 /// A server that listens. Dropped, it stops.
 pub struct CodaServer {
@@ -58,7 +58,15 @@ impl CodaServer {
             return Err(StoreError::Missing(config.dir).into());
         }
         let credentials = Credentials::load(&config.dir, "server")?;
-        config.signer = config.signer.or(signer(&config.dir)?);
+        if authority::is_here(&config.dir) {
+            // One that is damaged is told of now rather than when it is needed.
+            Authority::load(&config.dir)?;
+        }
+        config.signer = config.signer.or(Some(authority::signer(&config.dir)));
+        if config.pass_authority {
+            config.authority = config.authority.or(Some(authority::lend(&config.dir)));
+        }
+        let (passes, home) = (config.pass_authority, config.dir.clone());
         config.seal = config.seal.or(Some(Sealing(Arc::new(Certified(credentials.clone())))));
         let dir = config.dir.display().to_string();
         let server = Server::open(config, Arc::new(NetEnv::new(&credentials)?))?;
@@ -92,6 +100,9 @@ impl CodaServer {
             None => return Err(io::Error::other("there is no port to listen at").into()),
         };
         server.refresh_soon();
+        if passes && !authority::is_here(&home) {
+            tokio::spawn(authority::obtain(Arc::downgrade(&server), home, credentials));
+        }
         Ok(CodaServer { server, address, listeners })
     }
 
@@ -124,17 +135,4 @@ impl Drop for CodaServer {
     fn drop(&mut self) {
         self.server.stop();
     }
-}
-
-/// Signs with the authority in `dir`, if there is one.
-fn signer(dir: &Path) -> Result<Option<Signer>, StartError> {
-    if !dir.join("ca.key").exists() {
-        return Ok(None);
-    }
-    let authority = Authority::load(dir)?;
-    let sign = move |server, request: &[u8]| {
-        let certificate = authority.sign_server(server, request, now()).map_err(|why| why.to_string())?;
-        Ok(Signed { certificate: certificate.to_vec(), authority: authority.certificate().to_vec() })
-    };
-    Ok(Some(Signer(Arc::new(sign))))
 }
