@@ -32,5 +32,7 @@ pub mod store;
 pub mod tools;
 pub mod volume;
 
-pub use config::{AuthorityKey, CrashHook, CrashPoint, Durability, Limits, Sealing, ServerConfig, Signed, Signer};
+pub use config::{
+    AuthorityKey, CrashHook, CrashPoint, Durability, Limits, Sealing, ServerConfig, Signed, Signer,
+};
 pub use server::Server;

@@ -64,9 +64,8 @@ impl Server {
         }
         let (limits, now) = (self.config().limits, self.env().now());
         while volume.write(move |txn| Ok(txn.note_writers(AT_ONCE, now)?), |_| {}).await? {}
-        let ago = |age: std::time::Duration| {
-            now.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX))
-        };
+        let ago =
+            |age: std::time::Duration| now.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
         let (own, silent) = (volume.meetings.author(), ago(limits.author_age));
         let (peers, epoch) = self.group_of(volume.id);
         let round = move |txn: &mut crate::store::Txn<'_>| -> Result<_, Refusal> {

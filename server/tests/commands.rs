@@ -453,6 +453,22 @@ async fn volumes_are_cloned_backed_up_dumped_restored_and_purged() {
         serde_json::from_str(&well(place.run("volutil --json readdump more.dump"))).unwrap();
     assert!(json["header"]["follows"].is_string() && json["contents"] == 1, "{json}");
 
+    // Levels find by themselves what they follow.
+    fs::create_dir(place.file("levels")).unwrap();
+    assert_eq!(badly(place.run("volutil dump src levels/early --level 1")).0, 5);
+    well(place.run("volutil dump src levels/month --level 0"));
+    well(place.run("volutil dump src levels/week --level 1"));
+    client.write("src", 3, "third").await;
+    well(place.run("volutil dump src levels/day -i 2"));
+    well(place.run("volutil dump src levels/later-week -i 1"));
+    assert_eq!(badly(place.run("volutil restore -f levels/month -f levels/day x")).0, 5);
+    well(place.run("volutil restore -f levels/month -f levels/week -f levels/day daily --writable"));
+    well(place.run("volutil restore -f levels/month -f levels/later-week weekly --writable"));
+    for volume in ["daily", "weekly"] {
+        assert_eq!(place.client("one").await.read(volume, 3).await.as_deref(), Some("third"), "{volume}");
+        well(place.run(&format!("purgevol_rep --kill {volume}")));
+    }
+
     // What is destroyed is asked for, by its name.
     assert_eq!(badly(place.run("volutil purge both")).0, 4);
     assert_eq!(badly(place.run("volutil purge 7f000007 src --yes")).0, 5);
@@ -479,10 +495,22 @@ async fn volumes_are_cloned_backed_up_dumped_restored_and_purged() {
     for name in ["one", "two"] {
         place.kill(name);
         let check = Command::new(env!("CARGO_BIN_EXE_codasrv"))
-            .args(["check", "--repair", "--dir"])
+            .args(["check", "--repair", "--json", "--dir"])
             .arg(place.vice(name))
             .output()
             .unwrap();
-        assert!(well(check).contains("sound"));
+        assert!(well(check).contains("\"sound\":true"));
+        // Nobody is there to be asked.
+        let codasrv = |arguments: &[&str]| {
+            let dir = place.vice(name);
+            Command::new(env!("CARGO_BIN_EXE_codasrv"))
+                .args(arguments)
+                .arg("--dir")
+                .arg(dir)
+                .output()
+                .unwrap()
+        };
+        assert!(badly(codasrv(&["accept"])).1.contains("--yes"));
+        assert_eq!(well(codasrv(&["accept", "--dry-run"])), "");
     }
 }

@@ -88,3 +88,63 @@ async fn what_a_server_tells_prometheus_is_what_it_does() {
     assert!(info.contains("realm=\"test.example\"") && info.contains("server=\"1\""), "{info}");
     server.stop();
 }
+
+/// Rows that cannot be read, as many as there would be objects.
+fn spoil(place: &Place, count: u32) {
+    let realm = coda_server::store::RealmStore::look(&place.path()).unwrap().load().unwrap().1;
+    let replica = realm.replica_at(place.home, coda_proto::ServerId(1)).unwrap().replica;
+    let path = coda_server::store::replica_dir(&place.path(), replica).join("meta.db");
+    let mut db = rusqlite::Connection::open(path).unwrap();
+    let rows = db.transaction().unwrap();
+    for vnode in 1..=count {
+        rows.execute(
+            "INSERT INTO head(vnode, uniq, kind, past, body, marked) VALUES (?1, 99, 1, x'ff', x'ff', 0)",
+            [vnode * 2],
+        )
+        .unwrap();
+    }
+    rows.commit().unwrap();
+}
+
+#[tokio::test]
+async fn a_start_reads_no_object_and_answers_at_once() {
+    let place = Place::new(Rights::ALL);
+    let server = place.open();
+    let mut one = Client::new(&server, place.home, 1);
+    let file = one.create(one.root(), "f").await.unwrap();
+    server.stop();
+    // Whoever looked at all objects would stumble over these.
+    spoil(&place, 20_000);
+    let server = place.open();
+    let one = Client::new(&server, place.home, 1);
+    assert!(one.status(file).await.is_some());
+    assert_eq!(one.names(one.root()).await, ["f"]);
+    server.stop();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_group_is_told_to_a_hundred_idle_clients_at_once() {
+    let place = Place::new(Rights::ALL);
+    let server = place.open();
+    let mut clients: Vec<Client> = (1..=100).map(|name| Client::new(&server, place.home, name)).collect();
+    let mut realm = (*server.realm()).clone();
+    realm.config += 1;
+    let info = &mut realm.volumes.get_mut(&place.home).unwrap().info;
+    (info.epoch, info.name) = (info.epoch + 1, "elsewhere".into());
+    let now = tokio::time::Instant::now();
+    server.adopt(realm).unwrap();
+    for client in &mut clients {
+        let told = async {
+            loop {
+                let event = client.events().next().await.expect("the session lives");
+                if let Some(wire::event::Body::GroupChanged(info)) = event.body {
+                    return info.epoch;
+                }
+            }
+        };
+        let epoch = tokio::time::timeout(std::time::Duration::from_secs(1), told).await;
+        assert_eq!(epoch, Ok(2), "client {}", client.instance);
+    }
+    assert!(now.elapsed() < std::time::Duration::from_secs(1));
+    server.stop();
+}

@@ -102,7 +102,10 @@ mod tests {
         assert_eq!((second.dot, second.base(fid(2))), (Dot::new(NEW, 5), past(&[(1, 1), (7, 2), (8, 3)])));
         // Somebody else's, built on it.
         let other = reissue.record(&record(9, 1, &[(7, 5), (1, 1)])).unwrap();
-        assert_eq!((other.dot, other.base(fid(2))), (Dot::new(Author(9), 1), past(&[(1, 1), (7, 2), (8, 5)])));
+        assert_eq!(
+            (other.dot, other.base(fid(2))),
+            (Dot::new(Author(9), 1), past(&[(1, 1), (7, 2), (8, 5)]))
+        );
         let cached = reissue.past(fid(2), &past(&[(1, 1), (7, 5), (9, 1)]));
         assert_eq!(cached, Some(past(&[(1, 1), (7, 2), (8, 5), (9, 1)])));
         assert_eq!(reissue.record(&record(9, 2, &[(1, 1), (9, 1)])), None);

@@ -38,8 +38,7 @@ impl Core {
             let body = wire::request::Body::Retire(body);
             let told =
                 self.peers.ask_one(realm, server, body, bytes::Bytes::new(), Priority::Foreground).await;
-            let Ok(Some(wire::response::Body::Retired(told))) = told.map(|told| told.response.body)
-            else {
+            let Ok(Some(wire::response::Body::Retired(told))) = told.map(|told| told.response.body) else {
                 continue;
             };
             let known = told.retired.into_iter().filter(|one| one.stamp <= elders);

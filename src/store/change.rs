@@ -179,8 +179,11 @@ fn one(tx: &Connection, edit: &Edit, tick: u64) -> rusqlite::Result<()> {
                 .execute([*author as i64])?;
         }
         Edit::Reissue { from, to, seq } => {
-            tx.prepare_cached("UPDATE entry SET author = ? WHERE author = ? AND seq = ?")?
-                .execute([*to as i64, *from as i64, *seq as i64])?;
+            tx.prepare_cached("UPDATE entry SET author = ? WHERE author = ? AND seq = ?")?.execute([
+                *to as i64,
+                *from as i64,
+                *seq as i64,
+            ])?;
         }
     }
     Ok(())

@@ -22,6 +22,7 @@ use coda_server::{
         vice,
     },
     store::{RealmStore, StoreLock, fsck},
+    tools::confirm::Consent,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -75,6 +76,9 @@ enum Command {
         /// As with --repair, but only say what is wrong.
         #[arg(long)]
         dry_run: bool,
+        /// Answer as one JSON value.
+        #[arg(long)]
+        json: bool,
         /// Where the server keeps everything.
         #[arg(long)]
         dir: PathBuf,
@@ -84,6 +88,8 @@ enum Command {
         /// Where the server keeps everything.
         #[arg(long)]
         dir: PathBuf,
+        #[command(flatten)]
+        consent: Consent,
     },
     /// Enrols this server in a realm, with a token from `volutil invite`.
     Join {
@@ -102,13 +108,22 @@ enum Command {
 }
 
 /// Looks whether a store that nobody serves is sound.
-fn check(dir: &std::path::Path, repair: bool) -> anyhow::Result<()> {
+fn check(dir: &std::path::Path, repair: bool, json: bool) -> anyhow::Result<()> {
     let _lock = StoreLock::take(dir)?;
+    let mut repaired = Vec::new();
     if repair {
         let done = coda_server::store::repair::repair(dir, nanoseconds())?;
-        done.iter().for_each(|done| println!("{done}"));
+        repaired.extend(done.iter().map(ToString::to_string));
     }
     let findings = fsck::check(dir)?;
+    if json {
+        let found: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        let value = serde_json::json!({ "sound": found.is_empty(), "findings": found, "repaired": repaired });
+        println!("{value}");
+        anyhow::ensure!(found.is_empty(), "{}: {} findings", dir.display(), found.len());
+        return Ok(());
+    }
+    repaired.iter().for_each(|done| println!("{done}"));
     findings.iter().for_each(|finding| println!("{finding}"));
     match findings.len() {
         0 => println!("{}: sound", dir.display()),
@@ -231,8 +246,15 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         (Some(Command::CheckConfig { conf }), _) => check_config(conf),
-        (Some(Command::Check { dir, repair, dry_run }), _) => check(&dir, repair && !dry_run),
-        (Some(Command::Accept { dir }), _) => {
+        (Some(Command::Check { dir, repair, dry_run, json }), _) => check(&dir, repair && !dry_run, json),
+        (Some(Command::Accept { dir, consent }), _) => {
+            let what = format!(
+                "What is in {} is taken for all there is; what only others had is lost",
+                dir.display()
+            );
+            if !consent.given(&what)? {
+                return Ok(());
+            }
             let _lock = StoreLock::take(&dir)?;
             let accepted = setup::accept(&dir, Durability::Full, nanoseconds())?;
             accepted.iter().for_each(|volume| println!("volume {volume} serves what is here"));
@@ -262,11 +284,10 @@ async fn serve(
         ports.retain(|(port, _)| *port != Port::Client);
         ports.push((Port::Client, listen));
     }
-    let start =
-        |ports: &[(Port, SocketAddr)]| {
-            let config = ServerConfig { pass_authority: !conf.keeps_authority, ..ServerConfig::new(&dir) };
-            CodaServer::start_at(config, ports, &conf.allowed)
-        };
+    let start = |ports: &[(Port, SocketAddr)]| {
+        let config = ServerConfig { pass_authority: !conf.keeps_authority, ..ServerConfig::new(&dir) };
+        CodaServer::start_at(config, ports, &conf.allowed)
+    };
     let server = match ports.iter().any(|(port, _)| *port == Port::Client) {
         true => start(&ports)?,
         false => {

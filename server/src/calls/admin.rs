@@ -77,7 +77,10 @@ impl Server {
             }
             Ask::MoveReplica(moving) => self.change(|realm| change::move_replica(realm, &moving)).await,
             Ask::PurgeVolume(purge) => self.change(|realm| change::purge_volume(realm, &purge)).await,
-            Ask::SetService(set) => self.change(|realm| change::set_service(realm, &set)).await,
+            Ask::SetService(set) => {
+                let now = self.env().now();
+                self.change(|realm| change::set_service(realm, &set, now)).await
+            }
             Ask::ReserveReplica(reserve) => self.reserve_replica(&reserve).await,
             Ask::CloneVolume(clone) => self.clone_volume(&clone).await,
             Ask::SetQuota(set) => self.set_quota(set).await,

@@ -105,7 +105,7 @@ impl Server {
         if entry.is_frozen() {
             return Err(Refusal::new(Code::Access, format!("volume {id} is read-only")));
         }
-        if entry.more.service() == wire::VolumeService::VolumeLocked {
+        if entry.is_locked(self.env().now()) {
             return Err(Refusal::new(Code::Busy, format!("volume {id} is locked by an administrator")));
         }
         let member = realm.replica_at(id, self.id()).ok_or_else(no_volume)?;

@@ -205,9 +205,15 @@ pub fn add_staged(
 }
 
 /// Whether a volume takes changes, waits, or answers nothing.
-pub fn set_service(realm: &mut Realm, set: &wire::SetService) -> Result<VolumeId, Refusal> {
+pub fn set_service(realm: &mut Realm, set: &wire::SetService, now: i64) -> Result<VolumeId, Refusal> {
     let id = volume_of(realm, &set.volume)?;
-    realm.volumes.get_mut(&id).expect("it was just found").more.service = set.service;
+    let more = &mut realm.volumes.get_mut(&id).expect("it was just found").more;
+    more.service = set.service;
+    let nanoseconds = i64::try_from(set.seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
+    more.locked_until = match set.service() == wire::VolumeService::VolumeLocked && set.seconds > 0 {
+        true => now.saturating_add(nanoseconds),
+        false => 0,
+    };
     Ok(id)
 }
 

@@ -57,6 +57,12 @@ impl VolumeEntry {
         self.more.members.iter().find(|member| member.server == u32::from(server.0))
     }
 
+    /// Whether its changes wait. A lock may end by itself.
+    pub fn is_locked(&self, now: i64) -> bool {
+        let until = self.more.locked_until;
+        self.more.service() == wire::VolumeService::VolumeLocked && (until == 0 || now < until)
+    }
+
     /// Whether nobody may change it.
     pub fn is_frozen(&self) -> bool {
         self.more.kind() != wire::VolumeKind::VolumeReplicated

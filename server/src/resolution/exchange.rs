@@ -95,7 +95,10 @@ impl Server {
         let (known, lacking) = volume.read(|view| Ok((view.peer(server)?, lacking(view, &states)?)))?;
         let fetched = self.fetch_lacking(volume, peer, lacking).await?;
         let (incarnation, upto) = (known.incarnation, known.seen);
-        let heard = Heard { states, ..Heard::none(incarnation, upto, volume.read(|view| Ok(view.retired_heard(server)?))?) };
+        let heard = Heard {
+            states,
+            ..Heard::none(incarnation, upto, volume.read(|view| Ok(view.retired_heard(server)?))?)
+        };
         self.join(volume, server, heard, fetched).await
     }
 
@@ -107,8 +110,8 @@ impl Server {
         peer: &wire::ServerInfo,
         silence: Duration,
     ) -> Result<Heard, Failure> {
-        let (known, row, retired) = volume
-            .read(|view| Ok((view.peer(server)?, view.volume_row()?, view.retired_heard(server)?)))?;
+        let (known, row, retired) =
+            volume.read(|view| Ok((view.peer(server)?, view.volume_row()?, view.retired_heard(server)?)))?;
         let mut heard = Heard::none(known.incarnation, known.seen, retired);
         while !heard.last && heard.states.len() < AT_ONCE {
             let body = request::Body::Meet(wire::Meet {

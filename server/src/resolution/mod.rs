@@ -22,9 +22,7 @@ mod serve;
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, Weak,
-    },
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 

@@ -259,12 +259,7 @@ impl Txn<'_> {
 
     /// Folds long pasts, as far as authors retired up to `stamp` go, behind the object `after`; looks at `limit`
     /// objects. Of what has tombstones nothing is folded: they say how far who removed it had seen.
-    pub fn fold_pasts(
-        &mut self,
-        stamp: u64,
-        after: (u32, u64),
-        limit: u32,
-    ) -> Result<Folded, StoreError> {
+    pub fn fold_pasts(&mut self, stamp: u64, after: (u32, u64), limit: u32) -> Result<Folded, StoreError> {
         let mut query = self.db.prepare_cached(LONG)?;
         let long = query
             .query_map(params![after.0, signed(after.1), limit], |row| {

@@ -20,7 +20,7 @@ use prost::Message;
 use serde_json::json;
 
 use super::{
-    Exit, Failed, Link, Report,
+    Exit, Failed, Link, Report, levels,
     stream::{Frame, Header, Reader, StreamError, Writer},
     sync,
 };
@@ -39,6 +39,13 @@ pub struct Dump {
     /// Only what differs from this dump; give also those that it follows, oldest first.
     #[arg(long, value_name = "DUMP")]
     pub since: Vec<PathBuf>,
+    /// Only what differs from the newest dump of a lower level, 0 to 9. It is looked for among the files beside
+    /// FILE, or in --among.
+    #[arg(short = 'i', long, value_name = "LEVEL", conflicts_with = "since")]
+    pub level: Option<u8>,
+    /// Where dumps of lower levels are.
+    #[arg(long, value_name = "DIR", requires = "level")]
+    pub among: Option<PathBuf>,
     /// The server whose replica is read [default: the first active one that answers].
     #[arg(long)]
     pub from: Option<String>,
@@ -249,7 +256,19 @@ async fn source<'a>(
 pub async fn dump(link: &Link, dump: Dump) -> anyhow::Result<Report> {
     let realm = link.realm().await?;
     let id = volume_of(&realm, &dump.volume)?;
-    let known = known(&dump.since)?;
+    let since = match dump.level {
+        None => dump.since,
+        Some(level) if level > levels::HIGHEST => {
+            return Err(Failed(Exit::Usage, format!("levels are 0 to {}", levels::HIGHEST)).into());
+        }
+        Some(level) => {
+            let beside =
+                dump.file.as_deref().and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty());
+            let dir = dump.among.as_deref().or(beside).unwrap_or(Path::new("."));
+            levels::before(&levels::among(dir)?, &realm.name, &id.to_string(), level)?
+        }
+    };
+    let known = known(&since)?;
     let source = source(link, &realm, id, dump.from.as_deref()).await?;
     let header = Header {
         realm: realm.name.clone(),
@@ -257,6 +276,7 @@ pub async fn dump(link: &Link, dump: Dump) -> anyhow::Result<Report> {
         name: realm.volumes[&id].info.name.clone(),
         server: source.server.name.clone(),
         time: crate::shell::nanoseconds() / 1_000_000_000,
+        level: dump.level.unwrap_or_else(|| levels::HIGHEST.min(u8::try_from(since.len()).unwrap_or(9))),
         follows: known.end.clone(),
     };
     let (output, to) = Output::new(dump.file.as_deref())?;
@@ -321,6 +341,8 @@ pub async fn dump(link: &Link, dump: Dump) -> anyhow::Result<Report> {
         "bytes": bytes,
         "end": hex(&end),
         "follows": known.end,
+        "level": header.level,
+        "since": since,
     });
     Ok(Report { json, ..Report::noted(format!("VolDump completed, {bytes} bytes dumped")) })
 }

@@ -63,6 +63,7 @@ fn kind(volume: &VolumeEntry) -> &'static str {
 fn service(volume: &VolumeEntry) -> &'static str {
     match volume.more.service() {
         wire::VolumeService::VolumeInService => "in service",
+        wire::VolumeService::VolumeLocked if !volume.is_locked(crate::shell::nanoseconds()) => "in service",
         wire::VolumeService::VolumeLocked => "locked",
         wire::VolumeService::VolumeOffline => "offline",
     }

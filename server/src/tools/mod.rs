@@ -10,12 +10,13 @@
 //! changes is changed by one server in one step, so that a command that is killed leaves nothing behind.
 
 mod clone;
-mod confirm;
+pub mod confirm;
 mod create;
 mod dump;
 mod exit;
 mod getvolinfo;
 mod info;
+mod levels;
 mod link;
 mod names;
 mod replica;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{Link, Report};
+use super::{Link, Report, confirm::Consent, volutil::agreed};
 use crate::shell::{Certified, scm};
 
 /// Another SCM.
@@ -15,6 +15,8 @@ pub struct PromoteScm {
     /// Servers that cannot be asked, and whose unknown changes are given up.
     #[arg(long, value_name = "SERVER", value_delimiter = ',')]
     pub without: Vec<String>,
+    #[command(flatten)]
+    pub consent: Consent,
 }
 
 /// Edited files of a server's directory.
@@ -37,6 +39,16 @@ fn promotion(link: &Link) -> scm::Promotion<'_> {
 
 /// Makes another server the SCM.
 pub async fn promote(link: &Link, promote: PromoteScm) -> anyhow::Result<Report> {
+    let lost = promote.without.join(", ");
+    let what = match promote.without.is_empty() {
+        true => format!("Server {} becomes the SCM", promote.server),
+        false => format!("Server {} becomes the SCM, and what only {lost} knows is given up", promote.server),
+    };
+    // Nothing is lost where everybody can be asked: then the one that is promoted need not be confirmed.
+    let ask = !promote.without.is_empty() || promote.consent.dry_run;
+    if ask && let Some(report) = agreed(promote.consent, &what)? {
+        return Ok(report);
+    }
     let said = promotion(link).promote(&promote.server, &promote.without).await?;
     Ok(Report::new(said.clone(), json!({ "promoted": promote.server, "note": said })))
 }

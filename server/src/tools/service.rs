@@ -27,14 +27,31 @@ pub async fn offline(link: &Link, offline: Offline) -> anyhow::Result<Report> {
     }
 }
 
+/// Lets changes of a volume wait, for so many seconds; 0: until it is unlocked.
+pub async fn lock(link: &Link, volume: &str, seconds: u64) -> anyhow::Result<Report> {
+    set_for(link, volume, wire::VolumeService::VolumeLocked, seconds).await
+}
+
 /// Sets whether a volume is in service.
 pub async fn set(link: &Link, volume: &str, service: wire::VolumeService) -> anyhow::Result<Report> {
+    set_for(link, volume, service, 0).await
+}
+
+async fn set_for(
+    link: &Link,
+    volume: &str,
+    service: wire::VolumeService,
+    seconds: u64,
+) -> anyhow::Result<Report> {
     let realm = link.realm().await?;
     let id = volume_of(&realm, volume)?;
-    let set = wire::SetService { volume: id.to_string(), service: service.into() };
+    let set = wire::SetService { volume: id.to_string(), service: service.into(), seconds };
     let answer = link.ask(Ask::SetService(set)).await?;
     let (text, word) = match service {
         wire::VolumeService::VolumeInService => (format!("Volume {id} is unlocked."), "in service"),
+        wire::VolumeService::VolumeLocked if seconds > 0 => {
+            (format!("Locked volume {id} for {seconds} seconds"), "locked")
+        }
         wire::VolumeService::VolumeLocked => (format!("Locked volume {id}"), "locked"),
         wire::VolumeService::VolumeOffline => (format!("Volume {id} is out of service"), "offline"),
     };

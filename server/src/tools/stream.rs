@@ -39,6 +39,9 @@ pub struct Header {
     pub server: String,
     /// Seconds since 1970.
     pub time: i64,
+    /// Its level: 0 for a full one.
+    #[serde(default)]
+    pub level: u8,
     /// The end of the dump that this one follows, in hexadecimal; none: it is a full one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<String>,
@@ -282,6 +285,7 @@ mod tests {
             name: "home".into(),
             server: "one".into(),
             time: 7,
+            level: 0,
             follows: None,
         }
     }

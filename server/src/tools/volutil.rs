@@ -87,6 +87,9 @@ enum Command {
     Lock {
         /// The volume.
         volume: String,
+        /// Seconds after which they go on by themselves [default: never].
+        #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true)]
+        timeout: u64,
     },
     /// Lets them go on.
     Unlock {
@@ -162,6 +165,9 @@ enum Command {
         /// The VRList file.
         #[arg(long)]
         vrlist: Option<PathBuf>,
+        /// Only shows what would change.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Writes the realm's VRList.
     #[command(visible_alias = "printvrdb")]
@@ -238,7 +244,7 @@ async fn run(cli: Cli) -> anyhow::Result<Report> {
         Command::Dump(dump) => dump::dump(&link, dump).await,
         Command::Dumpestimate { volume } => dump::estimate(&link, &volume).await,
         Command::Restore(restore) => restore::restore(&link, restore).await,
-        Command::Lock { volume } => service::set(&link, &volume, wire::VolumeService::VolumeLocked).await,
+        Command::Lock { volume, timeout } => service::lock(&link, &volume, timeout).await,
         Command::Unlock { volume } => {
             service::set(&link, &volume, wire::VolumeService::VolumeInService).await
         }
@@ -267,7 +273,9 @@ async fn run(cli: Cli) -> anyhow::Result<Report> {
         Command::PromoteScm(promote) => scm::promote(&link, promote).await,
         Command::Log => scm::log(&link).await,
         Command::Import(import) => scm::import(&link, import).await,
-        Command::Loadlocation { servers, vrlist } => vrdb::load(&link, servers, vrlist).await,
+        Command::Loadlocation { servers, vrlist, dry_run } => {
+            vrdb::load(&link, servers, vrlist, dry_run).await
+        }
         Command::Dumpvrdb { file } => vrdb::write(&link, file).await,
         Command::Bldvldb { servers } => vrdb::build(&link, servers).await,
         Command::Readdump { .. } | Command::Other(_) => unreachable!("answered before"),

@@ -26,9 +26,14 @@ pub async fn make(link: &Link, file: &Path, dry_run: bool) -> anyhow::Result<Rep
 }
 
 /// Loads both files.
-pub async fn load(link: &Link, servers: Option<PathBuf>, list: Option<PathBuf>) -> anyhow::Result<Report> {
+pub async fn load(
+    link: &Link,
+    servers: Option<PathBuf>,
+    list: Option<PathBuf>,
+    dry_run: bool,
+) -> anyhow::Result<Report> {
     let text = |path: Option<PathBuf>| path.map_or(Ok(String::new()), |path| read(&path));
-    let load = wire::LoadLocation { servers_file: text(servers)?, vrlist_file: text(list)?, dry_run: false };
+    let load = wire::LoadLocation { servers_file: text(servers)?, vrlist_file: text(list)?, dry_run };
     let answer = link.ask(Ask::LoadLocation(load)).await?;
     let changed: Vec<Value> = answer.volumes.iter().map(super::info::json_of).collect();
     let report = Report::new(vrlist::text(&answer.volumes), json!({ "changed": changed }));

@@ -32,9 +32,7 @@ async fn retire(client: &Client, authors: &[Author]) -> Vec<(Author, u64)> {
     let authors = authors.iter().map(|author| author.0).collect();
     let body = request::Body::Retire(wire::Retire { volume: client.volume.0, authors, ask: false });
     match client.call(body).await.unwrap() {
-        Body::Retired(told) => {
-            told.retired.into_iter().map(|one| (Author(one.author), one.stamp)).collect()
-        }
+        Body::Retired(told) => told.retired.into_iter().map(|one| (Author(one.author), one.stamp)).collect(),
         other => panic!("{other:?}"),
     }
 }

@@ -304,12 +304,19 @@ async fn a_locked_volume_waits_and_one_out_of_service_answers_nothing() {
     let world = World::new(1);
     let a = world.client("a");
     a.write("home/f", "one").await.unwrap();
-    let set = |service: wire::VolumeService| {
-        Ask::SetService(wire::SetService { volume: "home".into(), service: service.into() })
+    let set_for = |service: wire::VolumeService, seconds| {
+        Ask::SetService(wire::SetService { volume: "home".into(), service: service.into(), seconds })
     };
+    let set = |service| set_for(service, 0);
     admin(&world, 1, set(wire::VolumeService::VolumeLocked)).await.unwrap();
     assert_eq!(a.read("home/f").await.unwrap(), "one");
+    world.pass(Duration::from_secs(3600));
     assert_eq!(apply(&world, 1, 1).await.code, Code::Busy);
+    // A lock with a time ends by itself.
+    admin(&world, 1, set_for(wire::VolumeService::VolumeLocked, 60)).await.unwrap();
+    assert_eq!(apply(&world, 1, 1).await.code, Code::Busy);
+    world.pass(Duration::from_secs(61));
+    assert_ne!(apply(&world, 1, 1).await.code, Code::Busy);
     admin(&world, 1, set(wire::VolumeService::VolumeOffline)).await.unwrap();
     assert!(world.client("b").read("home/f").await.is_err());
     admin(&world, 1, set(wire::VolumeService::VolumeInService)).await.unwrap();

@@ -2,8 +2,8 @@
 
 mod apart;
 mod askers;
-mod bounded;
 mod authors;
+mod bounded;
 mod coherence;
 mod conflicts;
 mod failures;
