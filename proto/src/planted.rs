@@ -32,11 +32,25 @@ pub enum Bug {
     IgnoresLamport,
     /// A peer is told what changed since a number, whatever store it had that number from.
     MeetsByNumberAlone,
+    /// What somebody removed stays removed, also where another changed it apart.
+    RemovalsWin,
+    /// A join takes the rows of the other side and not what they include.
+    JoinForgetsPast,
+    /// A meeting takes over what a peer's files are, and not their bytes.
+    MeetingLeavesContents,
+    /// What a folded log no longer sends stays in the bases of what it does send.
+    FoldKeepsBases,
+    /// The last record of the log is forgotten at a restart.
+    RestartForgetsPending,
+    /// A record that the servers do not take now is given up.
+    GivesUpAtOnce,
+    /// Promises outlive the session that they were given in.
+    KeepsPromises,
 }
 
 impl Bug {
     /// Each of them.
-    pub const ALL: [Bug; 14] = [
+    pub const ALL: [Bug; 21] = [
         Bug::AppliesWithoutBase,
         Bug::WritesWithoutOwn,
         Bug::RepliesBeforeCommit,
@@ -51,6 +65,13 @@ impl Bug {
         Bug::AppliesTwice,
         Bug::IgnoresLamport,
         Bug::MeetsByNumberAlone,
+        Bug::RemovalsWin,
+        Bug::JoinForgetsPast,
+        Bug::MeetingLeavesContents,
+        Bug::FoldKeepsBases,
+        Bug::RestartForgetsPending,
+        Bug::GivesUpAtOnce,
+        Bug::KeepsPromises,
     ];
 }
 

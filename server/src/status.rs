@@ -31,13 +31,14 @@ pub fn status_of(view: &View<'_>, head: &Head, who: Identity) -> Result<Option<S
         true => Ok(Some(rights::rights_by(head, who))),
         false => rights::rights_in(view, governor, who),
     };
+    let siblings = view.contents_shown(head)?;
     let (length, nlink) = match head.kind {
         Kind::Directory => {
             let (entries, directories) = view.counts(fid)?;
             (entries, directories + 2)
         }
         Kind::Symlink => (head.target.len() as u64, shown.count() as u32),
-        Kind::File => (head.shown_sibling().map_or(0, |sibling| sibling.length), shown.count() as u32),
+        Kind::File => (siblings.first().map_or(0, |sibling| sibling.length), shown.count() as u32),
     };
     let (host, made) = head.made();
     let places = places.iter().map(|binding| binding.lamport()).max().unwrap_or(0);
@@ -52,7 +53,7 @@ pub fn status_of(view: &View<'_>, head: &Head, who: Identity) -> Result<Option<S
         nlink,
         parent,
         past: head.past.clone(),
-        siblings: head.siblings.clone(),
+        siblings,
         target: head.target.clone(),
         my_rights: rights_of(who)?.unwrap_or_default(),
         any_rights: rights_of(Identity::Client)?.unwrap_or_default(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Head, Register};
 use crate::{
-    Acl, Author, Dot, Fid, Kind, Past, Sibling, VolumeId,
+    Acl, Author, Dot, Fid, Kind, Past, VolumeId,
     acl::ACL_LIMIT,
     planted::{Bug, planted},
 };
@@ -97,10 +97,6 @@ impl Head {
             .iter()
             .filter_map(|(key, register)| Some((key.strip_prefix(XATTR)?.to_vec(), register.value.clone()?)));
         named.collect()
-    }
-    /// The sibling that reads get: the oldest name, so that it does not change when another appears.
-    pub fn shown_sibling(&self) -> Option<&Sibling> {
-        self.siblings.first()
     }
     /// The highest Lamport time that its registers hold. (Its bindings have their own.)
     pub fn lamport(&self) -> u64 {

@@ -6,6 +6,7 @@
 
 mod apply;
 mod check;
+mod contents;
 mod head;
 mod join;
 pub mod memory;
@@ -14,6 +15,7 @@ pub mod shown;
 mod state;
 
 pub use apply::{ApplyError, Outcome, apply, fold};
+pub use contents::contents_shown;
 pub use head::Stamped;
 pub use join::{Joined, join_objects};
 pub use object::{ObjectState, binding_of, state_of, tombstone_of};

@@ -22,8 +22,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Binding, Head, Replica, Tombstone};
-use crate::{Dot, Fid, Name, Past};
+use super::{Binding, Head, Replica, Tombstone, contents::seen_by_removers};
+use crate::{
+    Dot, Fid, Name, Past,
+    planted::{Bug, planted},
+};
 
 /// A directory in which `fid` shows.
 pub fn parent_of<R: Replica>(replica: &R, fid: Fid) -> Result<Option<Fid>, R::Error> {
@@ -62,9 +65,8 @@ fn show_bound(bound: &mut [Binding]) {
 
 /// Whether an object that nothing binds holds an update that none of its removers saw (rule 2).
 fn outlived(past: &Past, tombstones: &[Tombstone]) -> bool {
-    let mut seen = Past::default();
-    tombstones.iter().filter(|tombstone| !tombstone.rename).for_each(|tombstone| seen.join(&tombstone.seen));
-    !seen.is_empty() && !seen.includes(past)
+    let seen = seen_by_removers(tombstones);
+    !seen.is_empty() && !seen.includes(past) && !planted(Bug::RemovalsWin)
 }
 
 /// Works out what shows after the rows of `moved` changed, and the pasts of `touched`. Answers the

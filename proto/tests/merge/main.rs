@@ -4,6 +4,7 @@
 //! held when it was made; from these sets alone, and nothing the product computes, follows what every
 //! state must look like.
 
+mod contents;
 mod laws;
 mod names;
 mod oracle;

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coda_proto::{Dot, Fid, Op, Past, merge::Replica};
+use coda_proto::{
+    Dot, Fid, Op, Past,
+    merge::{Replica, contents_shown},
+};
 
 use crate::site::{History, Made, Site, root};
 
@@ -19,6 +22,7 @@ impl Site {
             assert_eq!(head.past, past_of(*fid, &held), "the past of {fid}");
             let siblings: Vec<Dot> = head.siblings.iter().map(|sibling| sibling.dot).collect();
             assert_eq!(siblings, newest(&held, |op| matches!(op, Op::Store { fid: f, .. } if f == fid)));
+            assert_eq!(self.contents(*fid), contents(*fid, &siblings, &held), "what shows of {fid}");
             let acls: Vec<Dot> = head.acls.keys().copied().collect();
             assert_eq!(acls, newest(&held, |op| matches!(op, Op::SetAcl { fid: f, .. } if f == fid)));
             assert_eq!(self.bound(*fid), bound(*fid, &held), "the places of {fid}");
@@ -30,6 +34,13 @@ impl Site {
     fn bound(&self, fid: Fid) -> BTreeMap<Place, BTreeSet<Dot>> {
         let places = self.state.bindings_of(fid).unwrap().into_iter().filter(|b| !b.dots.is_empty());
         places.map(|b| ((b.dir, b.name, b.origin), b.dots.into_keys().collect())).collect()
+    }
+
+    /// The contents of a file that show.
+    pub fn contents(&self, fid: Fid) -> Vec<Dot> {
+        let head = self.state.head(fid).unwrap().unwrap();
+        let rows = (self.state.bindings_of(fid).unwrap(), self.state.tombstones_of(fid).unwrap());
+        contents_shown(&head, &rows.0, &rows.1).iter().map(|sibling| sibling.dot).collect()
     }
 
     /// An object shows exactly if it is bound, or outlived its removers, or something shows in it.
@@ -91,11 +102,24 @@ fn bound(fid: Fid, held: &[&Made]) -> BTreeMap<Place, BTreeSet<Dot>> {
     places
 }
 
+/// Of the contents that no other had seen, those to show: where no name is left, what no remover had seen.
+fn contents(fid: Fid, newest: &[Dot], held: &[&Made]) -> Vec<Dot> {
+    let removers = removers(fid, held);
+    let removed = |dot: &Dot| removers.iter().any(|remover| remover.seen.contains(dot));
+    match bound(fid, held).is_empty() && newest.iter().any(|dot| !removed(dot)) {
+        true => newest.iter().copied().filter(|dot| !removed(dot)).collect(),
+        false => newest.to_vec(),
+    }
+}
+
+fn removers<'a>(fid: Fid, held: &[&'a Made]) -> Vec<&'a Made> {
+    let renames = |made: &Made| matches!(&made.record.op, Op::Rename { fid: f, .. } if *f == fid);
+    held.iter().copied().filter(|made| made.takes.contains_key(&fid) && !renames(made)).collect()
+}
+
 /// Whether an object holds an update that none of its removers had seen.
 fn outlived(fid: Fid, held: &[&Made]) -> bool {
-    let renames = |made: &Made| matches!(&made.record.op, Op::Rename { fid: f, .. } if *f == fid);
-    let removers: Vec<&&Made> =
-        held.iter().filter(|made| made.takes.contains_key(&fid) && !renames(made)).collect();
+    let removers = removers(fid, held);
     let touching = held.iter().filter(|made| made.record.op.touches().contains(&fid));
     bound(fid, held).is_empty()
         && !removers.is_empty()

@@ -220,11 +220,11 @@ fn found(view: &View<'_>, fid: Fid, caller: Caller) -> Result<(Head, Status), Re
 }
 
 /// The contents of an object that are wanted: those of this dot, or those that it shows.
-fn version(head: &Head, wanted: Option<Dot>) -> Option<&Sibling> {
-    match wanted {
-        Some(dot) => head.siblings.iter().find(|sibling| sibling.dot == dot),
-        None => head.shown_sibling(),
-    }
+fn version(view: &View<'_>, head: &Head, wanted: Option<Dot>) -> Result<Option<Sibling>, StoreError> {
+    Ok(match wanted {
+        Some(dot) => head.siblings.iter().find(|sibling| sibling.dot == dot).cloned(),
+        None => view.contents_shown(head)?.into_iter().next(),
+    })
 }
 
 /// Whether all that is wanted lies in a hole of a container that is sound.
@@ -236,7 +236,7 @@ fn is_hole(
     offset: u64,
     length: usize,
 ) -> Result<bool, StoreError> {
-    let Some(sibling) = version(head, wanted).filter(|_| length > 0) else { return Ok(false) };
+    let Some(sibling) = version(view, head, wanted)?.filter(|_| length > 0) else { return Ok(false) };
     let Some(content) = view.content(head.fid, sibling.dot)? else { return Ok(false) };
     let Stored::Container(name) = &content.bytes else { return Ok(false) };
     Ok(volume.store().containers.is_hole(name, offset, length as u64)
@@ -251,7 +251,7 @@ fn contents(
     offset: u64,
     length: usize,
 ) -> Result<Bytes, Refusal> {
-    let sibling = match (version(head, wanted), wanted) {
+    let sibling = match (version(view, head, wanted)?, wanted) {
         (Some(sibling), _) => sibling,
         (None, None) => return Ok(Bytes::new()),
         (None, Some(dot)) => {

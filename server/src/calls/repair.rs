@@ -10,7 +10,7 @@ use crate::store::View;
 pub(super) fn undecided(view: &View<'_>, fid: Fid) -> Result<Option<String>, Refusal> {
     let gone = || Refusal::about(Code::Gone, fid, "no such object");
     let head = view.head(fid)?.ok_or_else(gone)?;
-    let versions: BTreeSet<_> = head.siblings.iter().map(|sibling| sibling.hash).collect();
+    let versions: BTreeSet<_> = view.contents_shown(&head)?.into_iter().map(|sibling| sibling.hash).collect();
     if versions.len() > 1 {
         return Ok(Some(format!("{} versions of its contents", versions.len())));
     }

@@ -86,7 +86,7 @@ impl Check<'_> {
                 wrong(format!("{}: its fid denies that it is a {:?}", head.fid, head.kind));
             }
             if !head.past.is_empty() && shown && head.kind == Kind::File {
-                for sibling in &head.siblings {
+                for sibling in self.view.contents_shown(&head)? {
                     if sibling.length > 0 && self.view.content(head.fid, sibling.dot)?.is_none() {
                         wrong(format!("{}: the contents {} are missing", head.fid, sibling.dot));
                     }

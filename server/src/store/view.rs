@@ -1,8 +1,8 @@
 //! Reading a replica: within a transaction, or from a snapshot.
 
 use coda_proto::{
-    Dot, Entry, Fid, Kind, Name, Past, VolumeId,
-    merge::{Binding, Head, Tombstone},
+    Dot, Entry, Fid, Kind, Name, Past, Sibling, VolumeId,
+    merge::{Binding, Head, Tombstone, contents_shown},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -135,6 +135,16 @@ impl View<'_> {
         let past: Option<Vec<u8>> =
             query.query_row(params![fid.vnode, signed(fid.unique)], |row| row.get(0)).optional()?;
         past.map(|past| decode_past(&past)).transpose()
+    }
+
+    /// The contents of a file that show, in order of dot: reads get the first, so that what they get does not
+    /// change when others appear.
+    pub fn contents_shown(&self, head: &Head) -> Result<Vec<Sibling>, StoreError> {
+        // What came back is marked: the rows that tell are read only where they can matter.
+        if head.siblings.len() < 2 || !head.marked {
+            return Ok(head.siblings.clone());
+        }
+        Ok(contents_shown(head, &self.bindings_of(head.fid)?, &self.tombstones_of(head.fid)?))
     }
 
     /// How many objects have changed since `seq`, in the order in which they did, at most `limit`.

@@ -8,7 +8,8 @@ use coda_server::Limits;
 use crate::{
     PAUSE, SOON, client, create, everywhere,
     network::Cluster,
-    world::{Client, code, store_inline},
+    two_with_a_file,
+    world::{Client, code, head, store_inline},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -138,20 +139,48 @@ async fn nobody_says_gone_while_a_member_that_might_know_cannot_be_asked() {
     assert!(two.status(fid).await.is_some());
 }
 
+/// Tells these clients' servers that every member holds the last mutation of `by`.
+async fn say_that_all_hold_the_last(by: &Client, clients: &[&Client]) {
+    let dots = vec![coda_proto::Dot::new(by.author, by.seq).into()];
+    let cop2 = wire::Cop2 { volume: by.volume.0, epoch: 1, dots };
+    let body = Some(request::Body::Cop2Only(wire::Cop2Only {}));
+    for client in clients {
+        let request =
+            wire::Request { session: client.session, cop2: vec![cop2.clone()], bulk: 0, body: body.clone() };
+        coda_proto::service::Service::call(&*client.server, client.who, request, Default::default()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_shows_no_contents_that_were_removed_and_that_no_member_has_any_more() {
+    let (cluster, mut one, mut two, fid) = two_with_a_file().await;
+    let root = one.root();
+    // Somebody writes it apart, and sends that after it was written, removed, and forgotten here.
+    let late = Record { logged: true, ..two.record(store_inline(fid, b"apart")).await };
+    everywhere(&mut one, &[&two], store_inline(fid, b"removed")).await;
+    everywhere(&mut one, &[&two], Op::Remove { parent: root, name: b"f".to_vec(), fid }).await;
+    say_that_all_hold_the_last(&one, &[&one, &two]).await;
+    one.apply(std::slice::from_ref(&late)).await.unwrap();
+    cluster.settle(SOON).await;
+    for client in [&one, &two] {
+        let status = client.status(fid).await.unwrap();
+        assert!(status.marked && !status.in_conflict(), "{:?}", status.siblings);
+        assert_eq!(status.siblings.iter().map(|sibling| sibling.dot).collect::<Vec<_>>(), [late.dot]);
+        assert_eq!(&client.fetch(fid, 0, 100).await.unwrap()[..], b"apart");
+    }
+    // Whoever writes it now replaces both.
+    everywhere(&mut one, &[&two], store_inline(fid, b"later")).await;
+    assert_eq!(head(&two.server, fid).unwrap().siblings.len(), 1);
+    cluster.check_stores();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_removal_that_a_client_says_all_members_hold_needs_no_meeting_to_be_forgotten() {
     let cluster = Cluster::limited(2, Limits { tombstones: 0, ..Limits::default() });
     let (mut one, two) = (client(&cluster, 1), client(&cluster, 2));
     tokio::time::sleep(SOON).await;
     let gone = remove_many(&mut one, &[&two], 1).await;
-    let removal = coda_proto::Dot::new(one.author, one.seq);
-    let cop2 = wire::Cop2 { volume: cluster.home.0, epoch: 1, dots: vec![removal.into()] };
-    let body = Some(request::Body::Cop2Only(wire::Cop2Only {}));
-    for client in [&one, &two] {
-        let request =
-            wire::Request { session: client.session, cop2: vec![cop2.clone()], bulk: 0, body: body.clone() };
-        coda_proto::service::Service::call(&*client.server, client.who, request, Default::default()).await;
-    }
+    say_that_all_hold_the_last(&one, &[&one, &two]).await;
     cluster.cut(1, 2);
     tokio::time::sleep(HOURS).await;
     let volume = cluster.server(1).volume(cluster.home).unwrap();

@@ -283,7 +283,8 @@ impl Cluster {
             let found = volume.read(|view| {
                 let shown = view.bindings_of(fid)?.iter().any(|place| place.shown);
                 let head = view.head(fid)?.filter(|head| shown && head.kind == Kind::File);
-                for sibling in head.into_iter().flat_map(|head| head.siblings) {
+                let siblings = head.map(|head| view.contents_shown(&head)).transpose()?.unwrap_or_default();
+                for sibling in siblings {
                     if view.content(fid, sibling.dot)?.is_none_or(|held| held.hash != sibling.hash) {
                         return Ok(Some(format!("{id} lacks the contents {} of {fid}", sibling.dot)));
                     }
