@@ -81,6 +81,8 @@ pub struct Actor {
     pub crowded: bool,
     /// Copies of objects are forgotten. Where members miss updates, one may then be read again as it was before.
     pub forgetful: bool,
+    /// Its user forgets the copy of what it is about to use, often.
+    pub absent_minded: bool,
     /// Names that only this client writes.
     pub private: Vec<String>,
     /// Whether its client has something in its log.
@@ -110,6 +112,9 @@ impl Actor {
         let begun = self.trace.time();
         let kind = self.chance.below(0..100);
         let name = if self.crowded { self.crowded_name(kind) } else { self.any_name() };
+        if self.absent_minded && self.chance.permille(250) {
+            self.forget(&name).await;
+        }
         let what = match kind {
             0..=34 => self.read(&name).await,
             35..=59 => self.write(&name).await,

@@ -14,6 +14,7 @@ use std::{
 };
 
 use clap::Parser;
+use coda_proto::planted::{Bug, plant};
 use coda_sim::play::{Climate, Report, play, play_twice};
 
 /// Plays seeds in a simulated world.
@@ -46,6 +47,15 @@ struct Options {
     /// The same, and replicas come and go.
     #[arg(long, conflicts_with_all = ["calm", "stormy", "crowded", "parted"])]
     changing: bool,
+    /// Clients that reach one server at a time, and forget what they had.
+    #[arg(long, conflicts_with_all = ["calm", "stormy", "crowded", "parted", "changing"])]
+    wandering: bool,
+    /// Servers that are restored from old copies of their disks.
+    #[arg(long, conflicts_with_all = ["calm", "stormy", "crowded", "parted", "changing", "wandering"])]
+    restored: bool,
+    /// Makes this mistake of `coda_proto::planted` on purpose: which seeds notice?
+    #[arg(long)]
+    plant: Option<String>,
     /// Seeds played at the same time (default: one for each core).
     #[arg(long)]
     jobs: Option<usize>,
@@ -55,6 +65,11 @@ struct Options {
 }
 
 impl Options {
+    fn bug(&self) -> Option<Bug> {
+        let name = self.plant.as_ref()?;
+        Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == *name)
+    }
+
     fn climate(&self) -> Climate {
         match (self.calm, self.stormy) {
             (true, _) => Climate::Calm,
@@ -62,6 +77,8 @@ impl Options {
             _ if self.crowded => Climate::Crowded,
             _ if self.parted => Climate::Parted,
             _ if self.changing => Climate::Changing,
+            _ if self.wandering => Climate::Wandering,
+            _ if self.restored => Climate::Restored,
             _ => Climate::Any,
         }
     }
@@ -74,6 +91,8 @@ impl Options {
             Climate::Crowded => " --crowded",
             Climate::Parted => " --parted",
             Climate::Changing => " --changing",
+            Climate::Wandering => " --wandering",
+            Climate::Restored => " --restored",
         };
         format!("cargo run -p coda-sim -- --seed {seed} --trace{climate}")
     }
@@ -81,6 +100,12 @@ impl Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if let Some(name) = &options.plant
+        && options.bug().is_none()
+    {
+        println!("{name} is none of {:?}", Bug::ALL);
+        return ExitCode::FAILURE;
+    }
     if options.trace {
         tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -95,6 +120,7 @@ fn main() -> ExitCode {
 }
 
 fn one(options: &Options, seed: u64) -> bool {
+    plant(options.bug());
     let result =
         if options.trace { play(seed, options.climate(), true) } else { play_twice(seed, options.climate()) };
     say(options, seed, result)
@@ -108,6 +134,7 @@ fn many(options: &Options) -> u64 {
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
+                plant(options.bug());
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= options.first + options.count

@@ -52,6 +52,17 @@ pub enum Climate {
     Parted,
     /// The same, and replicas come and go.
     Changing,
+    /// Every client reaches one server, now this one and now that, and no server another; users forget their copies.
+    Wandering,
+    /// The network falls apart, and servers are restored from old copies of their disks.
+    Restored,
+}
+
+impl Climate {
+    /// Nobody reaches everybody.
+    fn is_parted(self) -> bool {
+        matches!(self, Climate::Parted | Climate::Changing | Climate::Wandering | Climate::Restored)
+    }
 }
 
 /// Plays a seed on a runtime of its own.
@@ -76,12 +87,16 @@ async fn run(seed: u64, climate: Climate, print: bool, dir: &Path) -> anyhow::Re
     let storm = match climate {
         Climate::Any => chance.permille(600),
         Climate::Calm | Climate::Crowded => false,
-        Climate::Stormy | Climate::Parted | Climate::Changing => true,
+        Climate::Stormy => true,
+        climate => climate.is_parted(),
     };
-    let parted = matches!(climate, Climate::Parted | Climate::Changing)
-        || (climate == Climate::Any && storm && chance.permille(300));
+    let parted = climate.is_parted() || (climate == Climate::Any && storm && chance.permille(300));
     let changing =
         climate == Climate::Changing || (climate == Climate::Any && parted && chance.permille(400));
+    let wandering = climate == Climate::Wandering
+        || (climate == Climate::Any && parted && !changing && chance.permille(250));
+    let restored = climate == Climate::Restored
+        || (climate == Climate::Any && parted && !changing && !wandering && chance.permille(300));
     let crowded = climate == Climate::Crowded || (climate == Climate::Any && !storm && chance.permille(250));
     let foul = !crowded && chance.permille(400);
     let strictness = match (storm, foul) {
@@ -96,6 +111,7 @@ async fn run(seed: u64, climate: Climate, print: bool, dir: &Path) -> anyhow::Re
     let until = Duration::from_secs(if crowded { chance.below(8..16) } else { chance.below(20..60) });
     world.crowded = crowded;
     world.small_caches = storm && chance.permille(250);
+    world.absent_minded = wandering;
     world.forgetful = !storm || parted || world.small_caches;
     if parted {
         world.rpc_timeout = Duration::from_secs(3);
@@ -113,6 +129,10 @@ async fn run(seed: u64, climate: Climate, print: bool, dir: &Path) -> anyhow::Re
     if changing {
         let until = until + Duration::from_secs(30);
         tokio::join!(part(&world, until, &MILD), groups::administer(&world, until));
+    } else if wandering {
+        part(&world, until, &[Shape::Narrow]).await;
+    } else if restored {
+        lose_disks(&mut world, until).await?;
     } else if parted {
         part(&world, until, &HARSH).await;
     } else if storm {
@@ -214,6 +234,26 @@ async fn part(world: &World, until: Duration, shapes: &[Shape]) {
         tokio::time::sleep(chance.between(Duration::from_millis(200), Duration::from_secs(12))).await;
         check_replicas(world);
     }
+}
+
+/// The same, and somebody copies the disks of servers and puts old copies back.
+async fn lose_disks(world: &mut World, until: Duration) -> anyhow::Result<()> {
+    let chance = world.chance.fork();
+    let (servers, clients) = world.hosts();
+    while world.trace.time() < until {
+        for at in world.bury().0 {
+            world.start_server(at)?;
+        }
+        let shape = *chance.pick(&MILD);
+        reshape(&world.fabric.net, shape, &servers, &clients, &chance);
+        tokio::time::sleep(chance.between(Duration::from_millis(200), Duration::from_secs(8))).await;
+        check_replicas(world);
+        let at = chance.below(0..servers.len() as u64) as usize;
+        if chance.permille(400) || !world.restore(at)? {
+            world.back_up(at)?;
+        }
+    }
+    Ok(())
 }
 
 fn strike(world: &mut World, chance: &Chance) {

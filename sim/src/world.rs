@@ -26,7 +26,7 @@ use crate::{
     disk::Disk,
     fabric::{Fabric, REALM, Up, host},
     model::Model,
-    oracle::Pasts,
+    oracle::{self, Pasts},
     process::Process,
     server::ServerEnv,
     trace::Trace,
@@ -53,6 +53,8 @@ pub struct ServerSlot {
     pub id: ServerId,
     /// The store that the next life opens.
     store: Arc<Mutex<PathBuf>>,
+    /// A copy of it, made some time ago.
+    backup: Option<PathBuf>,
     /// The life that goes on, if any.
     pub life: Option<(Arc<Process>, Arc<Server>)>,
     wrong_by: Arc<AtomicI64>,
@@ -105,6 +107,8 @@ pub struct World {
     pub small_caches: bool,
     /// Copies of objects are forgotten: by users, or because the cache is small.
     pub forgetful: bool,
+    /// Users forget the copy of what they are about to use, often.
+    pub absent_minded: bool,
     /// A server silent on a call for so long is dead to a client.
     pub rpc_timeout: Duration,
     /// Nobody dies: not yet, or not any more.
@@ -139,6 +143,7 @@ impl World {
             crowded: false,
             small_caches: false,
             forgetful: false,
+            absent_minded: false,
             rpc_timeout: RPC_TIMEOUT,
             peace: Arc::new(AtomicBool::new(true)),
             pasts: Mutex::default(),
@@ -152,9 +157,8 @@ impl World {
             let store = world.new_dir("server");
             let now = world.fabric.now(0);
             setup::create(&store, id, &realm, &[], Durability::Process, now).context("a server's store")?;
-            let slot =
-                ServerSlot { id, store: Arc::new(Mutex::new(store)), life: None, wrong_by: Arc::default() };
-            world.servers.push(slot);
+            let store = Arc::new(Mutex::new(store));
+            world.servers.push(ServerSlot { id, store, backup: None, life: None, wrong_by: Arc::default() });
         }
         for client in 0..clients {
             let store = world.new_dir("client");
@@ -246,6 +250,37 @@ impl World {
         }
     }
 
+    /// Somebody copies a server's disk.
+    pub fn back_up(&mut self, at: usize) -> anyhow::Result<()> {
+        let copy = self.new_dir("backup");
+        copy_dir(&self.store_of(at), &copy)?;
+        self.trace.say(format_args!("the disk of server {} is copied", self.servers[at].id));
+        self.servers[at].backup = Some(copy);
+        Ok(())
+    }
+
+    /// A server dies, and its next life finds the copy that was made of its disk. Only where another server includes
+    /// what it holds: what nobody else has would be lost, and that is nobody's fault. Whether it was done.
+    pub fn restore(&mut self, at: usize) -> anyhow::Result<bool> {
+        let slot = &self.servers[at];
+        let (Some(backup), Some((process, server))) = (&slot.backup, &slot.life) else { return Ok(false) };
+        let others = self.servers.iter().filter(|other| other.id != slot.id);
+        let mut lives = others
+            .filter_map(|other| other.life.as_ref().filter(|(process, _)| process.is_alive()))
+            .map(|(_, other)| oracle::includes(other, server));
+        if !process.is_alive() || !lives.any(|includes| includes == Ok(true)) {
+            return Ok(false);
+        }
+        self.trace.say(format_args!("server {} is to go on with the copy of its disk", slot.id));
+        process.die();
+        let copy = self.new_dir("server");
+        copy_dir(backup, &copy)?;
+        *slot.store.lock().expect("no holder panics") = copy;
+        let id = slot.id;
+        self.pasts.lock().expect("no holder panics").retain(|(server, _), _| *server != id);
+        Ok(true)
+    }
+
     /// Servers and clients that are dead, so that somebody may start them again.
     pub fn bury(&mut self) -> (Vec<usize>, Vec<usize>) {
         for slot in &mut self.servers {
@@ -316,6 +351,7 @@ impl World {
             strictness: self.strictness,
             crowded: self.crowded,
             forgetful: self.forgetful,
+            absent_minded: self.absent_minded,
             private: private(at),
             logs,
         });
@@ -344,6 +380,7 @@ impl World {
                 if full { "full" } else { "free" }
             ));
             life.disk.set_full(full);
+            life.actor.face.set_database_full(full).expect("no limit is below what is there");
         }
     }
 

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use coda_proto::Code;
+use coda_proto::{
+    Code,
+    planted::{Bug, planted},
+};
 
 /// Why a record waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,7 @@ pub enum Remedy {
 /// hold it.
 pub fn remedy(code: Code, all: bool) -> Remedy {
     match code {
+        _ if planted(Bug::GivesUpAtOnce) => Remedy::GiveUp,
         Code::Quota => Remedy::Wait(Why::Quota),
         Code::NoSpace => Remedy::Wait(Why::Space),
         Code::Access => Remedy::Wait(Why::Rights),

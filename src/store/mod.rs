@@ -88,7 +88,11 @@ pub struct Store {
 }
 
 pub(crate) fn broken(error: rusqlite::Error) -> Error {
-    Error::Io("the cache's database".into(), error.to_string())
+    let what = "the cache's database";
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => Error::NoSpace(what.into()),
+        _ => Error::Io(what.into(), error.to_string()),
+    }
 }
 
 fn malformed(what: impl std::fmt::Display) -> Error {
@@ -106,6 +110,13 @@ impl Store {
         }
         .map_err(broken)?;
         Store::prepare(db)
+    }
+
+    /// Takes no more, as on a full disk, or has room again; for simulated worlds.
+    pub fn set_full(&self, full: bool) -> Result<()> {
+        // No limit is below what the database has already.
+        let pages = if full { 1 } else { u32::MAX - 1 };
+        self.db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).map_err(broken)
     }
 
     fn prepare(db: Connection) -> Result<Store> {

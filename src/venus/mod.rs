@@ -190,6 +190,11 @@ impl Venus {
         self.core.unsent()
     }
 
+    /// The database takes no more, as on a full disk, or has room again; for simulated worlds.
+    pub fn set_database_full(&self, full: bool) -> Result<(), Error> {
+        self.core.cache.store(|store| store.set_full(full))
+    }
+
     /// A directory's access list, as a server tells it.
     pub async fn acl(&self, dir: ObjectId) -> Result<Acl, Error> {
         self.core.acl(dir).await

@@ -53,7 +53,9 @@ impl ObjectState {
             (both, _) => both,
         };
         let mut head = self.head.clone();
-        head.past.join(theirs);
+        if !planted(Bug::JoinForgetsPast) {
+            head.past.join(theirs);
+        }
         head.past.fold(&retired);
         head.siblings = join_siblings(&self.head.siblings, &other.head.siblings, keeps);
         head.target = self.head.target.clone().max(other.head.target.clone());
