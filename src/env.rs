@@ -74,6 +74,14 @@ pub trait Env: Send + Sync + 'static {
     /// 64 random bits.
     fn random(&self) -> u64;
 
+    /// How long this machine has slept since it was started: time that `tokio::time` does not count.
+    fn asleep(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
+    /// The machine has slept: connections may lead nowhere any more, and calls look for new ones.
+    fn woke(&self) {}
+
     /// Runs a task until it ends.
     fn spawn(&self, task: BoxFuture<'static, ()>);
 }
@@ -132,4 +140,8 @@ pub trait Containers: Send + Sync + 'static {
     fn spool(&self, name: u64, label: &str) -> io::Result<String>;
     /// Bytes free on the disk underneath.
     fn free(&self) -> io::Result<u64>;
+    /// Makes a file beside the containers survive power loss: what the database has yet to take in.
+    fn sync_beside(&self, path: &std::path::Path) -> io::Result<()> {
+        std::fs::File::open(path)?.sync_data()
+    }
 }

@@ -123,6 +123,12 @@ impl Dialer {
     pub fn network_changed(&self) -> io::Result<()> {
         self.pool.rebind()
     }
+
+    /// The host has slept, or stood still: connections may lead nowhere any more, and calls look for new ones.
+    pub fn woke(&self) -> io::Result<()> {
+        self.pool.doubt_all();
+        self.pool.rebind()
+    }
 }
 
 /// Why an attempt failed, and whether its connection went with it.

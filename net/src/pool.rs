@@ -205,6 +205,11 @@ impl Pool {
         self.endpoint().rebind(transport::any_socket()?)
     }
 
+    /// Nobody believes any more that what there is leads anywhere.
+    pub fn doubt_all(&self) {
+        self.slots().values().filter_map(|slot| slot.up.as_ref()).for_each(|link| link.doubt());
+    }
+
     fn endpoint(&self) -> MutexGuard<'_, Endpoint> {
         self.endpoint.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

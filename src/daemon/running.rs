@@ -1,6 +1,6 @@
 //! A venus that runs: its manager, its mount, its control socket.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{sync::watch, task::JoinHandle};
@@ -13,11 +13,15 @@ use crate::{
     control::{self, Owners},
     fuse::{self, Mounted, Options},
     net::{NetConfig, NetEnv},
+    ops,
     venus::{Database, Venus, VenusConfig},
 };
 
 /// Objects whose status is held in memory, at most.
 const IN_MEMORY: usize = 50_000;
+
+/// What is logged is made to last after so long: with the time that this takes, within a second.
+const LASTING: Duration = Duration::from_millis(500);
 
 /// Everything that was started, to be stopped in reverse.
 pub struct Running {
@@ -63,6 +67,7 @@ impl Running {
             Owners { runner: effective_user(), primary: config.primaryuser, shared: config.allow_other };
         let control = tokio::spawn(control.serve(venus.clone(), owners, config.mountpoint.clone()));
         let watcher = tokio::spawn(look_again(venus.clone(), changes));
+        tokio::spawn(ops::slept::watch(Arc::downgrade(&venus.core)));
         let metrics = metrics.map(|listener| {
             let shown = venus.clone();
             tokio::spawn(coda_net::metrics::serve(listener, move || {
@@ -112,6 +117,7 @@ fn settings(config: &Config, host: &str) -> VenusConfig {
         weak: Weak { bandwidth: config.weak_bandwidth, round_trip: config.weak_latency },
         trickle: (config.trickle_limit > 0).then_some(config.trickle_limit),
         metered: config.metered,
+        lasting: Some(LASTING),
         checkpoints: config.cachedir.join("checkpoints"),
         indexers: config.indexers.clone(),
         processes: crate::fuse::process::process,

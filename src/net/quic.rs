@@ -161,8 +161,28 @@ impl Env for NetEnv {
         getrandom::u64().expect("a kernel that runs us has random bits")
     }
 
+    fn asleep(&self) -> Duration {
+        // The one clock goes on while the machine sleeps, the other does not.
+        clock(libc::CLOCK_BOOTTIME).saturating_sub(clock(libc::CLOCK_MONOTONIC))
+    }
+
+    fn woke(&self) {
+        if let Err(error) = self.dialer.woke() {
+            tracing::debug!(%error, "no new socket");
+        }
+    }
+
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         self.runtime.spawn(task);
+    }
+}
+
+fn clock(which: libc::clockid_t) -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes into a structure that lives for the call.
+    match unsafe { libc::clock_gettime(which, &raw mut now) } {
+        0 => Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32),
+        _ => Duration::ZERO,
     }
 }
 
@@ -311,5 +331,8 @@ mod tests {
         let env = env(directory.path(), "");
         assert!(env.now() > 1_700_000_000_000_000_000);
         assert_ne!(env.random(), env.random());
+        // Between the two looks that it takes nothing sleeps.
+        let (before, after) = (env.asleep(), env.asleep());
+        assert!(before.abs_diff(after) < Duration::from_millis(100), "{before:?} {after:?}");
     }
 }

@@ -231,7 +231,7 @@ impl Core {
                 self.store(handle.id, &handle.file).await?;
             }
         }
-        Ok(())
+        self.make_last()
     }
 
     /// The last descriptor of an open is gone.
@@ -440,7 +440,9 @@ impl Core {
                 brought => return brought.map(|()| handle),
             }
         }
-        file.container.sync().map_err(|error| cache::io(id.fid, error))?;
+        if self.settings.lasting.is_none() {
+            file.container.sync().map_err(|error| cache::io(id.fid, error))?;
+        }
         Ok([0; 16])
     }
 

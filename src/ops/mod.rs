@@ -10,6 +10,7 @@
 //!  asker     for whom nothing is fetched
 //!  names     create, mkdir, symlink, link, unlink, rmdir, rename
 //!  file      open, flush, release      attributes, xattrs
+//!  heard     what servers say unasked    slept    what nobody could hear
 //! ```
 //!
 //! What is cached and valid is answered without waiting. Everything else takes the object's lock, looks
@@ -28,6 +29,7 @@ pub(crate) mod path;
 mod place;
 mod restart;
 mod seals;
+pub(crate) mod slept;
 mod status;
 mod xattrs;
 
@@ -53,7 +55,7 @@ use crate::{
     error::Error,
     events::Events,
     hoard::Hoard,
-    reintegration::{Outbox, Settings},
+    reintegration::{Outbox, Settings, Unsynced},
     replica::{AskError, Group, Peers, VolumeKey},
     venus::face::{Attr, Caller, NodeKind, ObjectId},
 };
@@ -72,6 +74,10 @@ pub struct Core {
     /// This machine's name, for people.
     pub(crate) host: String,
     pub(crate) settings: Settings,
+    /// What is logged and would not survive a power cut yet.
+    pub(crate) unsynced: Mutex<Unsynced>,
+    /// One at a time makes it last.
+    pub(crate) syncing: Mutex<()>,
     /// How fast the log goes.
     pub(crate) pace: Mutex<Pace>,
     askers: Askers,
@@ -151,6 +157,8 @@ impl Core {
             events,
             host: host_name(host),
             settings,
+            unsynced: Mutex::default(),
+            syncing: Mutex::default(),
             pace: Mutex::default(),
             askers,
             me: me.clone(),

@@ -26,6 +26,10 @@ impl Core {
         outbox: &Outbox,
         batch: &mut [Sending],
     ) -> std::result::Result<(), (usize, Failure)> {
+        if batch.iter().any(|sending| sending.logged && sending.container.is_some()) {
+            // What is sent must not be lost here, or it would be known there and nowhere else.
+            self.make_last().map_err(|error| (0, error.into()))?;
+        }
         let jobs: Vec<_> =
             batch.iter().enumerate().filter_map(|(index, s)| self.job(outbox, index, s)).collect();
         let mut brought = stream::iter(jobs.into_iter().map(|job| async move {
@@ -113,7 +117,9 @@ impl Core {
     }
 
     /// Contents that are logged must not be lost with the power while the log remembers them.
-    pub(super) fn keep_contents(&self, container: u64) {
+    pub(super) fn keep_contents(&self, container: Option<u64>) {
+        self.note_unsynced(container);
+        let Some(container) = container.filter(|_| self.settings.lasting.is_none()) else { return };
         let synced = self.cache.containers.open(container).and_then(|container| container.sync());
         if let Err(error) = synced {
             tracing::error!(container, %error, "contents that are logged could not be synced");

@@ -26,11 +26,13 @@
 //!  purge     given up by hand, or kept elsewhere
 //!  restart   what an earlier run left          optimise  needless ones leave the log
 //!  retire    authors that send nothing any more
+//!  lasting   what is logged survives a power cut
 //! ```
 
 mod author;
 mod contents;
 mod done;
+mod lasting;
 mod modes;
 mod optimise;
 mod pump;
@@ -43,6 +45,7 @@ mod submit;
 mod undo;
 mod verdict;
 
+pub use lasting::Unsynced;
 pub use purge::{Checkpoint, Kept, KeptAs};
 pub use report::{Line, VolumeReport};
 
@@ -151,6 +154,9 @@ pub struct Settings {
     pub trickle: Option<u64>,
     /// The line costs money: nothing is sent from the log unless somebody asks.
     pub metered: bool,
+    /// What is logged lasts through a power cut after so long. None: contents are made to last at once, and the
+    /// rest is the database's matter.
+    pub lasting: Option<std::time::Duration>,
     /// No caller waits longer for a log that is being sent.
     pub patience: std::time::Duration,
 }

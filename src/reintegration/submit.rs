@@ -182,6 +182,7 @@ impl Core {
                     drop(before);
                     let undo = self.cache.commit_folded(change)?;
                     self.note_folded(outbox, &mut state, &saved);
+                    self.note_unsynced(None);
                     self.discard_replaced(&undo);
                     return Ok(Answer::Now(dot));
                 };
@@ -215,6 +216,9 @@ impl Core {
             since: tokio::time::Instant::now(),
         };
         let ids = touched.iter().map(|fid| outbox.object(*fid));
+        if logged.is_some() {
+            self.note_unsynced(container);
+        }
         match logged {
             None => ids.into_iter().try_for_each(|id| self.cache.pin(id))?,
             Some(_) => self.cache.note_unsent(ids),

@@ -94,7 +94,7 @@ impl Core {
                 touched.for_each(|id| self.cache.unpin(id));
             }
             if let Some(waiting) = pending.waiting.take() {
-                waiting.container.into_iter().for_each(|container| self.keep_contents(container));
+                self.keep_contents(waiting.container);
                 self.discard_replaced(&waiting.undo);
                 answers.push((waiting, pending.entry.dot));
             }

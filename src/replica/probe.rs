@@ -54,6 +54,9 @@ pub(super) async fn watch_over(peers: Weak<Peers>, server: Arc<Server>) {
             }
             () = due => {}
         }
+        if server.take_news() {
+            failures = 0;
+        }
         let Some(strong) = peers.upgrade() else { return };
         let silence = match server.liveness() {
             Liveness::Disconnected => continue,

@@ -80,6 +80,7 @@ struct State {
     heard: Option<Instant>,
     probed: Option<Instant>,
     watched: bool,
+    news: bool,
     cop2: Queue,
 }
 
@@ -95,6 +96,7 @@ impl Server {
             heard: None,
             probed: None,
             watched: false,
+            news: false,
             cop2: Queue::default(),
         };
         Server {
@@ -221,6 +223,17 @@ impl Server {
         if due && self.liveness() == Liveness::Dead {
             self.wake.notify_one();
         }
+    }
+
+    /// There is reason to believe that it can be reached again: a dead one is probed at once, and often at first.
+    pub fn news(&self) {
+        locked(&self.state).news = true;
+        self.wanted(Instant::now(), Duration::ZERO);
+    }
+
+    /// Whether there was, since this was last asked.
+    pub fn take_news(&self) -> bool {
+        std::mem::take(&mut locked(&self.state).news)
     }
 
     /// Something was heard that says nothing about how soon it answers calls.

@@ -73,11 +73,22 @@ impl Peers {
     /// have given us up.
     pub fn probe_now(&self) {
         for server in self.all_servers() {
-            server.wanted(Instant::now(), Duration::ZERO);
+            server.news();
             let open = server.session.borrow().number();
             if let (Some(session), Some(me)) = (open, self.me.upgrade()) {
                 self.env.spawn(Box::pin(async move { me.verify_session(&server, session).await }));
             }
+        }
+    }
+
+    /// The machine has slept, or stood still, for so long that servers may have gone on without us: what they
+    /// promised is void, and all of them are looked for.
+    pub fn woke(&self) {
+        self.env.woke();
+        for server in self.all_servers() {
+            let open = server.session.borrow().number();
+            open.into_iter().for_each(|session| self.lose_session(&server, session));
+            server.news();
         }
     }
 

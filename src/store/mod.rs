@@ -31,7 +31,7 @@ pub use log::LogRow;
 pub use object::{Data, Row};
 pub use undo::{Dropped, Undo};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, config::DbConfig};
 
@@ -155,6 +155,13 @@ impl Store {
         db.execute_batch(INDEX).map_err(broken)?;
         db.execute_batch(RETIRED).map_err(broken)?;
         Ok(Store { db })
+    }
+
+    /// The file of what was committed and is not in the database's own file yet. It may be synced by whoever
+    /// likes: nobody who uses the database waits for that.
+    pub fn ahead(&self) -> Option<PathBuf> {
+        let path = self.db.path().filter(|path| !path.is_empty())?;
+        Some(PathBuf::from(format!("{path}-wal")))
     }
 
     /// Makes what was committed survive power loss.

@@ -197,6 +197,10 @@ pub trait Face: Send + Sync + 'static {
     fn flush(&self, who: Caller, handle: u64) -> impl Future<Output = Result<()>> + Send;
     /// Everything written so far survives power loss, and is stored as by a flush.
     fn fsync(&self, who: Caller, handle: u64) -> impl Future<Output = Result<()>> + Send;
+    /// What was done to names survives power loss.
+    fn fsyncdir(&self) -> Result<()> {
+        Ok(())
+    }
     /// The last descriptor is gone (writes through a mapping may have come after the flush).
     fn release(&self, handle: u64) -> impl Future<Output = Result<()>> + Send;
     /// Makes a directory.

@@ -66,6 +66,10 @@ impl Face for Venus {
         self.core.fsync(handle).await
     }
 
+    fn fsyncdir(&self) -> Result<()> {
+        self.core.make_last()
+    }
+
     async fn release(&self, handle: u64) -> Result<()> {
         self.core.release(handle).await
     }

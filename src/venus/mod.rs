@@ -77,6 +77,8 @@ pub struct VenusConfig {
     pub indexers: Vec<String>,
     /// Tells which program asks.
     pub processes: Processes,
+    /// What is logged lasts through a power cut after so long, and contents do not before. None: contents do at once.
+    pub lasting: Option<Duration>,
 }
 
 impl Default for VenusConfig {
@@ -100,6 +102,7 @@ impl Default for VenusConfig {
             metered: false,
             indexers: Vec::new(),
             processes: |_| None,
+            lasting: None,
         }
     }
 }
@@ -151,6 +154,7 @@ impl Venus {
             weak: config.weak,
             trickle: config.trickle,
             metered: config.metered,
+            lasting: config.lasting,
             patience: config.rpc_timeout,
         };
         let core = Core::new(
@@ -216,6 +220,9 @@ impl Venus {
         // An end must not wait for who does not answer.
         let _ = tokio::time::timeout(FAREWELL, self.core.retire_all()).await;
         self.core.peers.close().await;
+        if let Err(error) = self.core.make_last() {
+            tracing::warn!(%error, "the log could not be synced");
+        }
         if let Err(error) = self.core.cache.store(|store| store.sync()) {
             tracing::warn!(%error, "the database could not be synced");
         }

@@ -21,7 +21,7 @@ use fuser::{
 
 use super::{
     attr,
-    desk::{self, Desk, caller},
+    desk::{self, Desk, caller, guarded},
     errno::errno,
 };
 use crate::{
@@ -333,7 +333,7 @@ impl<F: Face> Filesystem for Adapter<F> {
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         // A change of a directory is in the log, or at the servers, before it is answered.
-        reply.ok();
+        guarded(|| done(self.desk.face.fsyncdir(), reply));
     }
 
     // Extended attributes.

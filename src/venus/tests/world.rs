@@ -20,7 +20,7 @@ use coda_server::{Durability, Server, ServerConfig, env::PeerError, setup};
 
 use crate::{
     cache::disk::DiskContainers,
-    env::{Answer, BoxFuture, CallError, Endpoint, Env, Priority, Session, SessionStream},
+    env::{Answer, BoxFuture, CallError, Containers, Endpoint, Env, Priority, Session, SessionStream},
     error::Error,
     venus::{
         Database, Venus, VenusConfig,
@@ -67,6 +67,10 @@ pub struct World {
     pub calls: Mutex<Vec<(u8, &'static str)>>,
     /// How often a realm was looked up.
     pub located: AtomicU64,
+    /// Nothing that servers say unasked arrives.
+    pub deaf: AtomicBool,
+    /// How long the machines have slept, in seconds.
+    pub asleep: AtomicU64,
 }
 
 struct ServerEnv(Arc<World>, ServerId);
@@ -83,6 +87,8 @@ impl World {
             parted: AtomicBool::new(false),
             calls: Mutex::default(),
             located: AtomicU64::new(0),
+            deaf: AtomicBool::new(false),
+            asleep: AtomicU64::new(0),
         });
         let info = |id: u8| wire::ServerInfo {
             id: id.into(),
@@ -165,6 +171,16 @@ impl World {
     }
 
     pub fn client_with(self: &Arc<World>, name: &str, config: VenusConfig) -> Client {
+        self.client_over(name, config, |disk| Arc::new(disk))
+    }
+
+    /// The same, on what somebody makes of its disk.
+    pub fn client_over(
+        self: &Arc<World>,
+        name: &str,
+        config: VenusConfig,
+        over: impl FnOnce(DiskContainers) -> Arc<dyn Containers>,
+    ) -> Client {
         let dir = self.dir.path().join(name);
         std::fs::create_dir_all(&dir).unwrap();
         let containers = DiskContainers::open(&dir.join("containers"), &dir.join("spool")).unwrap();
@@ -174,7 +190,7 @@ impl World {
             false => config,
         };
         let env = Arc::new(ClientEnv(self.clone()));
-        Client { venus: Venus::start(config, env, Arc::new(containers), database).unwrap(), dir }
+        Client { venus: Venus::start(config, env, over(containers), database).unwrap(), dir }
     }
 }
 
@@ -314,7 +330,8 @@ impl Env for ClientEnv {
             let (welcome, source) = server.hello(Identity::Client, hello);
             let source = source.ok_or_else(|| CallError::Malformed("no source".into()))?;
             let session = welcome.session;
-            Ok((welcome, Box::new(Stream { source, server, session }) as Box<dyn SessionStream>))
+            let stream = Stream { source, server, session, world };
+            Ok((welcome, Box::new(stream) as Box<dyn SessionStream>))
         })
     }
 
@@ -333,6 +350,9 @@ impl Env for ClientEnv {
     fn random(&self) -> u64 {
         random(&self.0)
     }
+    fn asleep(&self) -> Duration {
+        Duration::from_secs(self.0.asleep.load(Ordering::Relaxed))
+    }
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         tokio::spawn(task);
     }
@@ -342,12 +362,23 @@ struct Stream {
     source: Box<dyn EventSource>,
     server: Arc<Server>,
     session: u64,
+    world: Arc<World>,
 }
 
 impl SessionStream for Stream {
     fn next(&mut self) -> BoxFuture<'_, std::result::Result<wire::Event, CallError>> {
         Box::pin(async {
-            self.source.next().await.ok_or_else(|| CallError::Unreachable("the server ended it".into()))
+            let mut event = self.source.next().await;
+            while self.world.deaf.load(Ordering::Relaxed) {
+                event = match event {
+                    Some(_) => self.source.next().await,
+                    None => {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        None
+                    }
+                };
+            }
+            event.ok_or_else(|| CallError::Unreachable("the server ended it".into()))
         })
     }
     fn say(&mut self, word: wire::ClientWord) -> BoxFuture<'_, std::result::Result<(), CallError>> {
