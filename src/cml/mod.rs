@@ -11,6 +11,7 @@
 //!  fold     what is left of the log then, or when one is given up
 //!  pace     how fast it may go
 //!  reissue  what becomes of it when the servers have retired its author
+//!  pace     how fast it may go         relay   who gets it
 //! ```
 //!
 //! Records depend on each other where they touch the same object: a member applies a record only to what
@@ -26,6 +27,7 @@ mod link;
 mod mode;
 mod pace;
 mod reissue;
+mod relay;
 mod remedy;
 mod way;
 
@@ -38,6 +40,7 @@ pub use link::{Link, Weak};
 pub use mode::{Mode, VolumeMode, volume_mode};
 pub use pace::{Pace, piece};
 pub use reissue::Reissue;
+pub use relay::{To, to};
 pub use remedy::{Remedy, Why, pause, remedy};
 pub use way::{Facts, Manner, Way, way};
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     cache::{self, Held, OpenFile, View, open::Snapshot},
-    cml,
+    cml::{self, To},
     env::{Container, Priority},
     error::Error,
     reintegration::{Failure, Seen, Stamp},
@@ -456,11 +456,29 @@ impl Core {
         handle: [u8; 16],
         priority: Priority,
     ) -> std::result::Result<(), Failure> {
+        self.upload_to(To::All, id, directory, container, (length, hash), handle, priority).await
+    }
+
+    /// The same to those whom they are for.
+    #[allow(clippy::too_many_arguments, reason = "an upload has so many sides")]
+    pub(crate) async fn upload_to(
+        &self,
+        to: To,
+        id: ObjectId,
+        directory: Fid,
+        container: &dyn Container,
+        (length, hash): (u64, [u8; 32]),
+        handle: [u8; 16],
+        priority: Priority,
+    ) -> std::result::Result<(), Failure> {
         let (realm, group) = self.group(id).await.map_err(|error| match super::is_disconnected(&error) {
             true => Failure::Away,
             false => Failure::Here(error),
         })?;
-        let members = self.peers.live(&realm, &group);
+        let members = match to {
+            To::All => self.peers.live(&realm, &group),
+            To::One(server) => vec![server],
+        };
         let limit = self.settings.trickle.filter(|_| priority == Priority::Background);
         let most = limit.map_or(BULK_LIMIT as u64, |limit| cml::piece(limit).min(BULK_LIMIT as u64));
         let sent = members.iter().map(|server| async {

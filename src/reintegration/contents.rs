@@ -9,6 +9,7 @@ use futures::{StreamExt, stream};
 use super::{Failure, Outbox, pump::Sending};
 use crate::{
     cache::{self, View},
+    cml::To,
     env::Priority,
     ops::{Core, Result, Scratch, locked},
     store::{Change, Edit},
@@ -25,6 +26,7 @@ impl Core {
         &self,
         outbox: &Outbox,
         batch: &mut [Sending],
+        to: To,
     ) -> std::result::Result<(), (usize, Failure)> {
         if batch.iter().any(|sending| sending.logged && sending.container.is_some()) {
             // What is sent must not be lost here, or it would be known there and nowhere else.
@@ -37,7 +39,7 @@ impl Core {
             let container = container.map_err(|error| (job.index, cache::io(job.id.fid, error).into()))?;
             let what = (job.length, job.hash);
             let brought =
-                self.upload(job.id, job.directory, &*container, what, job.handle, Priority::Background).await;
+                self.upload_to(to, job.id, job.directory, &*container, what, job.handle, Priority::Background).await;
             brought.map_err(|failure| (job.index, failure))?;
             Ok((job.index, job.handle))
         }))

@@ -29,6 +29,8 @@ impl Core {
         let members = answers.len() - missed.len();
         let silent =
             |server: &ServerId| answers.iter().any(|(other, said)| other == server && *said == Said::Silent);
+        // One member passes it on to the others, who are not asked to resolve: they meet by themselves.
+        let passed_on = !everywhere && missed.is_empty();
         let lagging = missed.iter().any(|server| !silent(server));
         let mut shown: HashMap<Fid, Vec<Status>> = HashMap::new();
         let mut stamps = Stamps::new();
@@ -75,7 +77,7 @@ impl Core {
                 }
                 let same = statuses.len() == members && statuses.iter().all(|status| status.past == *past);
                 let promised = statuses.iter().all(|status| status.promised);
-                match same && promised && !lagging && !tainted.contains(fid) {
+                match same && promised && !lagging && !passed_on && !tainted.contains(fid) {
                     true if is_last => valid.push((id, past.clone())),
                     // More of ours is on its way, and will say.
                     true => {}

@@ -54,7 +54,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use coda_proto::{Code, Dot, Fid, Past, Record, Refusal, Status, VolumeId};
+use coda_proto::{Code, Dot, Fid, Past, Record, Refusal, ServerId, Status, VolumeId};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
@@ -104,6 +104,8 @@ struct State {
     approved: u64,
     mode: Mode,
     link: Link,
+    /// On a weak line, who got the last chunk.
+    relay: Option<ServerId>,
     /// Bytes of contents in the log.
     contents: u64,
     /// The authors before the present one are retired, or being retired.

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     cache::validity::Mark,
-    cml::{Entry, Limits, Remedy, Why, chunk, pause, piece, remedy},
+    cml::{Entry, Limits, Remedy, To, Why, chunk, pause, piece, remedy, to},
+    env::Priority,
     ops::{Core, is_disconnected, locked},
     replica::Group,
     store::{Change, Edit},
@@ -152,7 +153,7 @@ impl Core {
     }
 
     async fn send_some(&self, outbox: &Outbox, batch: &mut Vec<Sending>) -> End {
-        let (mut pauses, mut groups, mut uploaded) = (0, 0, false);
+        let (mut pauses, mut groups, mut uploaded, mut to_all) = (0, 0, false, false);
         let asks = batch.iter().any(|sending| !sending.logged);
         loop {
             let (realm, group) = match self.group(outbox.root()).await {
@@ -169,8 +170,12 @@ impl Core {
             {
                 self.answered(outbox, took);
             }
+            let to = match asks || to_all {
+                true => To::All,
+                false => self.recipients(outbox, &realm, &group),
+            };
             if !std::mem::replace(&mut uploaded, true)
-                && let Err((index, failure)) = self.upload_all(outbox, batch).await
+                && let Err((index, failure)) = self.upload_all(outbox, batch, to).await
             {
                 match failure {
                     Failure::Away => return End::Away,
@@ -190,17 +195,27 @@ impl Core {
             }
             if !waited_for(outbox, batch) {
                 let bytes: usize = batch.iter().map(|sending| sending.size).sum();
-                self.paced((bytes * group.members.len()) as u64).await;
+                let copies = if to == To::All { group.members.len() } else { 1 };
+                self.paced((bytes * copies) as u64).await;
             }
             let mark = self.cache.mark(outbox.realm, outbox.volume);
-            let answers = self.apply(&realm, &group, batch).await;
+            let answers = self.apply(&realm, &group, batch, to).await;
             if answers.iter().any(|(_, said)| *said == Said::Silent) {
                 self.doubt(outbox, batch);
             }
             let all = answers.len() == group.members.len() && answers.iter().all(is_final);
             let busy = || Refusal::new(Code::Busy, "the servers are busy");
-            return match verdict(&answers) {
-                Verdict::Done { missed, everywhere } => End::Done { answers, missed, everywhere, mark },
+            let verdict = verdict(&answers);
+            if to != To::All && !matches!(verdict, Verdict::Done { .. } | Verdict::Away | Verdict::Later) {
+                // Others may know better than the one that was asked.
+                (to_all, uploaded) = (true, false);
+                continue;
+            }
+            return match verdict {
+                Verdict::Done { missed, everywhere } => {
+                    let everywhere = everywhere && to == To::All;
+                    End::Done { answers, missed, everywhere, mark }
+                }
                 Verdict::Away => End::Away,
                 Verdict::NewGroup if groups < GROUPS => {
                     groups += 1;
@@ -252,12 +267,34 @@ impl Core {
         }
     }
 
-    async fn apply(&self, realm: &str, group: &Group, batch: &[Sending]) -> Vec<(ServerId, Said)> {
+    /// Who gets a chunk that nobody waits for.
+    fn recipients(&self, outbox: &Outbox, realm: &str, group: &Group) -> To {
+        let live = self.peers.answer_times(realm, group);
+        let mut state = locked(&outbox.state);
+        let to = to(state.link.is_weak() && !state.mode.strong, state.relay, &live);
+        state.relay = match to {
+            To::All => None,
+            To::One(server) => Some(server),
+        };
+        to
+    }
+
+    async fn apply(
+        &self,
+        realm: &str,
+        group: &Group,
+        batch: &[Sending],
+        to: To,
+    ) -> Vec<(ServerId, Said)> {
         let body = wire::request::Body::Apply(wire::Apply {
             volume: group.id.0,
             epoch: group.epoch,
             records: batch.iter().map(|sending| (&sending.record).into()).collect(),
         });
+        if let To::One(server) = to {
+            let told = self.peers.ask_one(realm, server, body, Bytes::new(), Priority::Background).await;
+            return vec![(server, said(told))];
+        }
         let told = match batch.iter().any(|sending| sending.exclusive) {
             true => self.peers.ask_first_then_all(realm, group, body, Bytes::new()).await,
             false => self.peers.ask_all(realm, group, body, Bytes::new()).await,

@@ -215,6 +215,12 @@ impl Peers {
         servers.iter().filter_map(|server| server.signs().0).max()
     }
 
+    /// Members that a mutation may go to, and how long each takes to answer, as far as is known.
+    pub fn answer_times(&self, realm: &str, group: &Group) -> Vec<(ServerId, Option<std::time::Duration>)> {
+        let servers = self.callable(realm, group.writable().collect());
+        servers.iter().map(|server| (server.id, server.signs().0)).collect()
+    }
+
     /// Members that are not dead, in slot order.
     pub fn live(&self, realm: &str, group: &Group) -> Vec<ServerId> {
         self.callable(realm, group.members.iter().collect()).iter().map(|server| server.id).collect()

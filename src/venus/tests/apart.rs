@@ -229,3 +229,35 @@ async fn access_lists_and_quotas_need_a_server() {
     assert!(matches!(a.venus.core.set_quota(root, 7).await, Err(Error::Disconnected(_))));
     assert_eq!(a.ls("").await.unwrap(), ["d", "home"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn on_a_weak_line_a_chunk_goes_to_one_member_which_passes_it_on() {
+    let world = World::new(3);
+    let a = world.client("a");
+    a.mkdir("d").await.unwrap();
+    a.ls("d").await.unwrap();
+    let id = a.stat("d").await.unwrap().id;
+    (0..3).for_each(|_| a.venus.core.note_transfer(id, 20_000, SECOND));
+    world.calls.lock().unwrap().clear();
+    a.write("d/big", vec![7; 100_000]).await.unwrap();
+    a.write("d/small", "x").await.unwrap();
+    a.mkdir("d/e").await.unwrap();
+    settled(&a).await;
+    a.write("d/e/more", "y").await.unwrap();
+    settled(&a).await;
+    let sent = |(_, call): &&(u8, &str)| ["apply", "upload"].contains(call);
+    let to: std::collections::BTreeSet<u8> =
+        world.calls.lock().unwrap().iter().filter(sent).map(|(server, _)| *server).collect();
+    assert_eq!(to.len(), 1, "{to:?}");
+    // The others have it by themselves soon.
+    tokio::time::sleep(20 * SECOND).await;
+    let one = *to.first().unwrap();
+    world.kill(one);
+    let b = world.client("b");
+    assert!(b.bytes("d/big").await.unwrap() == vec![7; 100_000]);
+    assert_eq!((b.read("d/small").await.unwrap(), b.read("d/e/more").await.unwrap()), ("x".into(), "y".into()));
+    // And when that one is away, another gets what comes next.
+    a.write("d/small", "changed").await.unwrap();
+    settled(&a).await;
+    assert_eq!(b.read("d/small").await.unwrap(), "changed");
+}
