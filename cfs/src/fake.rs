@@ -245,7 +245,7 @@ impl State {
                 self.looked_up += 1;
                 Reply::Done
             }
-            Request::Strength { .. } => Reply::Done,
+            Request::Strength { .. } | Request::WaitForever { .. } => Reply::Done,
             Request::FlushObject { path } | Request::FlushVolume { path } => {
                 let path = if path == "p.src" { SRC.to_owned() } else { path };
                 self.kind(&path)?;

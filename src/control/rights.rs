@@ -44,6 +44,7 @@ fn concerns_objects(request: &Request) -> bool {
         | SetAcl { .. }
         | SetQuota { .. }
         | Reintegrate { .. }
+        | WaitForever { .. }
         | WriteReconnect { .. }
         | Pending { .. }
         | Approve { .. }

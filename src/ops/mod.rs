@@ -10,6 +10,7 @@
 //!  asker     for whom nothing is fetched
 //!  names     create, mkdir, symlink, link, unlink, rmdir, rename
 //!  file      open, flush, release      attributes, xattrs
+//!  patience  who waits for servers
 //!  heard     what servers say unasked    slept    what nobody could hear
 //! ```
 //!
@@ -26,6 +27,7 @@ mod heard;
 mod listing;
 pub(crate) mod names;
 pub(crate) mod path;
+mod patience;
 mod place;
 mod restart;
 mod seals;
@@ -78,6 +80,10 @@ pub struct Core {
     pub(crate) unsynced: Mutex<Unsynced>,
     /// One at a time makes it last.
     pub(crate) syncing: Mutex<()>,
+    /// Users whose operations wait for servers: of one realm, or of all.
+    pub(crate) patient: Mutex<BTreeSet<(u32, Option<u32>)>>,
+    /// A server came back.
+    pub(crate) news: tokio::sync::Notify,
     /// How fast the log goes.
     pub(crate) pace: Mutex<Pace>,
     askers: Askers,
@@ -159,6 +165,8 @@ impl Core {
             settings,
             unsynced: Mutex::default(),
             syncing: Mutex::default(),
+            patient: Mutex::default(),
+            news: Default::default(),
             pace: Mutex::default(),
             askers,
             me: me.clone(),

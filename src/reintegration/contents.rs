@@ -38,8 +38,9 @@ impl Core {
             let container = self.cache.containers.open(job.container);
             let container = container.map_err(|error| (job.index, cache::io(job.id.fid, error).into()))?;
             let what = (job.length, job.hash);
-            let brought =
-                self.upload_to(to, job.id, job.directory, &*container, what, job.handle, Priority::Background).await;
+            let brought = self
+                .upload_to(to, job.id, job.directory, &*container, what, job.handle, Priority::Background)
+                .await;
             brought.map_err(|failure| (job.index, failure))?;
             Ok((job.index, job.handle))
         }))

@@ -279,13 +279,7 @@ impl Core {
         to
     }
 
-    async fn apply(
-        &self,
-        realm: &str,
-        group: &Group,
-        batch: &[Sending],
-        to: To,
-    ) -> Vec<(ServerId, Said)> {
+    async fn apply(&self, realm: &str, group: &Group, batch: &[Sending], to: To) -> Vec<(ServerId, Said)> {
         let body = wire::request::Body::Apply(wire::Apply {
             volume: group.id.0,
             epoch: group.epoch,

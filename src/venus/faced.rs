@@ -17,11 +17,19 @@ impl Face for Venus {
     }
 
     async fn lookup(&self, who: Caller, dir: ObjectId, name: &[u8]) -> Result<Attr> {
-        self.core.on_behalf(who, Looked::For(dir, name), self.core.lookup(who, dir, name)).await
+        self.core
+            .patiently(who.uid, dir.realm, || {
+                self.core.on_behalf(who, Looked::For(dir, name), self.core.lookup(who, dir, name))
+            })
+            .await
     }
 
     async fn getattr(&self, who: Caller, id: ObjectId) -> Result<Attr> {
-        self.core.on_behalf(who, Looked::At(id), self.core.getattr(who, id)).await
+        self.core
+            .patiently(who.uid, id.realm, || {
+                self.core.on_behalf(who, Looked::At(id), self.core.getattr(who, id))
+            })
+            .await
     }
 
     async fn setattr(
@@ -31,11 +39,15 @@ impl Face for Venus {
         change: AttrChange,
         handle: Option<u64>,
     ) -> Result<Attr> {
-        self.core.setattr(who, id, change, handle).await
+        self.core.patiently(who.uid, id.realm, || self.core.setattr(who, id, change, handle)).await
     }
 
     async fn readdir(&self, who: Caller, dir: ObjectId) -> Result<Listing> {
-        self.core.on_behalf(who, Looked::At(dir), self.core.readdir(who, dir)).await
+        self.core
+            .patiently(who.uid, dir.realm, || {
+                self.core.on_behalf(who, Looked::At(dir), self.core.readdir(who, dir))
+            })
+            .await
     }
 
     async fn parent(&self, dir: ObjectId) -> Result<ObjectId> {
@@ -43,7 +55,11 @@ impl Face for Venus {
     }
 
     async fn open(&self, who: Caller, id: ObjectId, mode: OpenMode) -> Result<Opened> {
-        self.core.on_behalf(who, Looked::At(id), self.core.open(who, id, mode)).await
+        self.core
+            .patiently(who.uid, id.realm, || {
+                self.core.on_behalf(who, Looked::At(id), self.core.open(who, id, mode))
+            })
+            .await
     }
 
     async fn create(
@@ -55,7 +71,9 @@ impl Face for Venus {
         open: OpenMode,
         exclusive: bool,
     ) -> Result<Opened> {
-        self.core.create(who, dir, name, mode, open, exclusive).await
+        self.core
+            .patiently(who.uid, dir.realm, || self.core.create(who, dir, name, mode, open, exclusive))
+            .await
     }
 
     async fn flush(&self, _who: Caller, handle: u64) -> Result<()> {
@@ -75,27 +93,29 @@ impl Face for Venus {
     }
 
     async fn mkdir(&self, who: Caller, dir: ObjectId, name: &[u8], mode: u32) -> Result<Attr> {
-        self.core.mkdir(who, dir, name, mode).await
+        self.core.patiently(who.uid, dir.realm, || self.core.mkdir(who, dir, name, mode)).await
     }
 
     async fn symlink(&self, who: Caller, dir: ObjectId, name: &[u8], target: &[u8]) -> Result<Attr> {
-        self.core.symlink(who, dir, name, target).await
+        self.core.patiently(who.uid, dir.realm, || self.core.symlink(who, dir, name, target)).await
     }
 
     async fn readlink(&self, who: Caller, id: ObjectId) -> Result<Vec<u8>> {
-        self.core.on_behalf(who, Looked::At(id), self.core.readlink(id)).await
+        self.core
+            .patiently(who.uid, id.realm, || self.core.on_behalf(who, Looked::At(id), self.core.readlink(id)))
+            .await
     }
 
     async fn link(&self, who: Caller, id: ObjectId, dir: ObjectId, name: &[u8]) -> Result<Attr> {
-        self.core.link(who, id, dir, name).await
+        self.core.patiently(who.uid, id.realm, || self.core.link(who, id, dir, name)).await
     }
 
     async fn unlink(&self, who: Caller, dir: ObjectId, name: &[u8]) -> Result<()> {
-        self.core.unlink(who, dir, name).await
+        self.core.patiently(who.uid, dir.realm, || self.core.unlink(who, dir, name)).await
     }
 
     async fn rmdir(&self, who: Caller, dir: ObjectId, name: &[u8]) -> Result<()> {
-        self.core.rmdir(who, dir, name).await
+        self.core.patiently(who.uid, dir.realm, || self.core.rmdir(who, dir, name)).await
     }
 
     async fn rename(
@@ -105,15 +125,15 @@ impl Face for Venus {
         to: (ObjectId, &[u8]),
         mode: RenameMode,
     ) -> Result<()> {
-        self.core.rename(who, from, to, mode).await
+        self.core.patiently(who.uid, from.0.realm, || self.core.rename(who, from, to, mode)).await
     }
 
-    async fn getxattr(&self, _who: Caller, id: ObjectId, name: &[u8]) -> Result<Vec<u8>> {
-        self.core.getxattr(id, name).await
+    async fn getxattr(&self, who: Caller, id: ObjectId, name: &[u8]) -> Result<Vec<u8>> {
+        self.core.patiently(who.uid, id.realm, || self.core.getxattr(id, name)).await
     }
 
-    async fn listxattr(&self, _who: Caller, id: ObjectId) -> Result<Vec<Vec<u8>>> {
-        self.core.listxattr(id).await
+    async fn listxattr(&self, who: Caller, id: ObjectId) -> Result<Vec<Vec<u8>>> {
+        self.core.patiently(who.uid, id.realm, || self.core.listxattr(id)).await
     }
 
     async fn setxattr(

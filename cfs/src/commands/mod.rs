@@ -39,6 +39,7 @@ mod setup;
 mod status;
 mod strong;
 mod undo;
+mod waitforever;
 mod whereis;
 mod writedisconnect;
 
@@ -105,6 +106,7 @@ pub const COMMANDS: &[&Command] = &[
     &undo::COMMAND,
     &hoard::UNPIN,
     &setup::VENUS,
+    &waitforever::COMMAND,
     &whereis::COMMAND,
     &writedisconnect::COMMAND,
     &forcereintegrate::WRITE_RECONNECT,
@@ -142,7 +144,6 @@ const GONE: &[(&[&str], &str)] = &[
     (&["setvol", "sv"], "not supported, as ever; volutil on a server changes volumes"),
     (&["truncatelog", "tl"], "there is no log to truncate: the store keeps itself small"),
     (&["unloadkernel", "uk"], "there is no kernel module"),
-    (&["waitforever", "wf"], "a call ends within rpc_timeout; programs try again"),
 ];
 
 #[cfg(test)]

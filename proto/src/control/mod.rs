@@ -86,6 +86,9 @@ pub enum Request {
     /// Treats the connection as strong (or, not `strong`, as what it measures) for these volumes, or all.
     /// [`Reply::Done`].
     Strength { strong: bool, paths: Vec<String> },
+    /// Lets the caller's operations wait for servers, of one realm or of all, rather than fail where there are
+    /// none; or no longer. [`Reply::Done`].
+    WaitForever { on: bool, realm: Option<String> },
     /// Forgets the cached copy of an object and of what is below it. A path or the name of a mounted
     /// volume. The volume's location is looked up again in any case. [`Reply::Flushed`].
     FlushObject { path: String },

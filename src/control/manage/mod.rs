@@ -40,6 +40,12 @@ impl Manager for Venus {
                 }
                 Ok(Reply::Done)
             }
+            Request::WaitForever { on, realm } => {
+                let realm = realm.map(|realm| self.core.realm_number(&realm)).transpose();
+                let realm = realm.map_err(|error| failure("the realm", &error))?;
+                self.core.wait_forever(who.uid, realm, on);
+                Ok(Reply::Done)
+            }
             Request::FlushObject { path } => self.flush_object(who, &path).await.map(Reply::Flushed),
             Request::FlushVolume { path } => self.flush_volume(who, &path).await.map(Reply::Flushed),
             Request::FlushCache => self.flush_cache().await.map(Reply::Flushed),

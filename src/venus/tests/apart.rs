@@ -255,9 +255,45 @@ async fn on_a_weak_line_a_chunk_goes_to_one_member_which_passes_it_on() {
     world.kill(one);
     let b = world.client("b");
     assert!(b.bytes("d/big").await.unwrap() == vec![7; 100_000]);
-    assert_eq!((b.read("d/small").await.unwrap(), b.read("d/e/more").await.unwrap()), ("x".into(), "y".into()));
+    assert_eq!(
+        (b.read("d/small").await.unwrap(), b.read("d/e/more").await.unwrap()),
+        ("x".into(), "y".into())
+    );
     // And when that one is away, another gets what comes next.
     a.write("d/small", "changed").await.unwrap();
     settled(&a).await;
     assert_eq!(b.read("d/small").await.unwrap(), "changed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_to_wait_for_servers_does_and_nobody_else() {
+    let world = World::new(1);
+    world.client("b").write("f", "x").await.unwrap();
+    let a = world.client("a");
+    let root = a.stat("").await.unwrap().id;
+    world.kill(1);
+    assert!(matches!(a.read("f").await, Err(Error::Disconnected(_))));
+    a.venus.core.wait_forever(ME.uid, None, true);
+    let other = crate::venus::face::Caller { uid: ME.uid + 1, ..ME };
+    let refused = a.venus.lookup(other, root, b"f").await;
+    assert!(matches!(refused, Err(Error::Disconnected(_))), "{refused:?}");
+    let waits = a.read("f");
+    tokio::pin!(waits);
+    assert!(tokio::time::timeout(3600 * SECOND, &mut waits).await.is_err(), "it waits");
+    world.boot(1);
+    let began = Instant::now();
+    assert_eq!(waits.await.unwrap(), "x");
+    assert!(began.elapsed() <= 61 * SECOND, "{:?}", began.elapsed());
+    // Who waits and no longer wants to is told at once.
+    let c = world.client("c");
+    c.ls("").await.unwrap();
+    world.kill(1);
+    c.venus.core.wait_forever(ME.uid, None, true);
+    let waits = c.read("f");
+    tokio::pin!(waits);
+    assert!(tokio::time::timeout(60 * SECOND, &mut waits).await.is_err());
+    c.venus.core.wait_forever(ME.uid, None, false);
+    let began = Instant::now();
+    assert!(matches!(waits.await, Err(Error::Disconnected(_))));
+    assert!(began.elapsed() <= SECOND, "{:?}", began.elapsed());
 }
