@@ -9,7 +9,6 @@
 //!  guard    whether it would remove so much that somebody has to approve
 //!  link     whether the line is weak       mode    how people want it
 //!  fold     what is left of the log then, or when one is given up
-//!  pace     how fast it may go
 //!  reissue  what becomes of it when the servers have retired its author
 //!  pace     how fast it may go         relay   who gets it
 //! ```

@@ -9,7 +9,10 @@ use crate::{
     cml::{Guard, Mode},
     error::Error,
     reintegration::KeptAs,
-    venus::{VenusConfig, face::Face},
+    venus::{
+        VenusConfig,
+        face::{Caller, Face},
+    },
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -291,4 +294,88 @@ async fn a_log_may_hold_so_many_bytes_and_remove_so_many_names_as_people_say() {
     world.boot(1);
     settled(&a).await;
     a.write("h", vec![1; 9_000]).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_itself_back_while_apart_leaves_nothing_in_the_log() {
+    let (_world, a) = apart(VenusConfig::default()).await;
+    let (pending, root) = (a.pending(), a.stat("").await.unwrap().id);
+    // A file that is made, written twice and removed.
+    a.write("f", "one").await.unwrap();
+    a.write("f", vec![2; 50_000]).await.unwrap();
+    a.unlink("f").await.unwrap();
+    assert_eq!(a.pending(), pending);
+    // A directory, once also with something in it that has to go first.
+    a.mkdir("d").await.unwrap();
+    a.venus.rmdir(ME, root, b"d").await.unwrap();
+    assert_eq!(a.pending(), pending);
+    a.mkdir("d").await.unwrap();
+    a.write("d/f", "x").await.unwrap();
+    assert!(matches!(a.venus.rmdir(ME, root, b"d").await, Err(Error::NotEmpty(_))));
+    a.unlink("d/f").await.unwrap();
+    a.venus.rmdir(ME, root, b"d").await.unwrap();
+    assert_eq!(a.pending(), pending);
+    // Lock files as editors and mail programs make them: an own name, a link, and both go.
+    for _ in 0..20 {
+        a.write("lock.host.123", "123").await.unwrap();
+        let own = a.stat("lock.host.123").await.unwrap().id;
+        a.venus.link(ME, own, root, b"lock").await.unwrap();
+        a.unlink("lock.host.123").await.unwrap();
+        a.unlink("lock").await.unwrap();
+    }
+    assert_eq!(a.pending(), pending);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_by_rename_makes_the_file_another_and_a_rewrite_leaves_it_the_same() {
+    let (world, a) = apart(VenusConfig::default()).await;
+    let before = a.stat("old").await.unwrap().id;
+    // Whoever renames over a name means the new file, also where others know the old one.
+    a.write("old.tmp", "saved").await.unwrap();
+    let saved = a.stat("old.tmp").await.unwrap().id;
+    a.rename("old.tmp", "old").await.unwrap();
+    assert_eq!(a.stat("old").await.unwrap().id, saved);
+    // Whoever writes into it means the same one.
+    a.write("old", "written").await.unwrap();
+    assert_eq!(a.stat("old").await.unwrap().id, saved);
+    world.boot(1);
+    settled(&a).await;
+    let b = world.client("b");
+    assert_eq!(
+        (b.stat("old").await.unwrap().id.fid, b.read("old").await.unwrap()),
+        (saved.fid, "written".into())
+    );
+    assert_ne!(before, saved);
+    assert_eq!(b.ls("").await.unwrap(), ["home", "old"]);
+    // With a backup beside, as some editors keep it: the old file is the backup.
+    a.rename("old", "old~").await.unwrap();
+    a.write("old", "next").await.unwrap();
+    settled(&a).await;
+    assert_eq!(b.stat("old~").await.unwrap().id.fid, saved.fid);
+    assert_eq!(
+        (b.read("old~").await.unwrap(), b.read("old").await.unwrap()),
+        ("written".into(), "next".into())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_users_of_a_machine_work_in_one_volume_while_apart_and_neither_waits_for_the_other() {
+    let (world, a) = apart(VenusConfig::default()).await;
+    let root = a.stat("").await.unwrap().id;
+    let other = Caller { uid: ME.uid + 1, ..ME };
+    // One has a file open for writing all the while.
+    let opened = a.open("mine", WRITE).await.unwrap();
+    let began = Instant::now();
+    for n in 0..20 {
+        a.mkdir(&format!("d{n}")).await.unwrap();
+        a.venus.mkdir(other, root, format!("e{n}").as_bytes(), 0o755).await.unwrap();
+    }
+    assert!(began.elapsed() < SECOND / 10, "{:?}", began.elapsed());
+    world.boot(1);
+    tokio::time::sleep(100 * SECOND).await;
+    let b = world.client("b");
+    let shown = b.ls("").await.unwrap();
+    assert_eq!(shown.iter().filter(|name| name.starts_with('d') || name.starts_with('e')).count(), 40);
+    assert_eq!(b.stat("e3").await.unwrap().uid, other.uid);
+    a.close(opened).await.unwrap();
 }
