@@ -26,7 +26,10 @@ impl Server {
         if !volume.meetings.is_collection_due(ROUND) {
             return Ok(());
         }
-        self.retire_and_fold(volume).await?;
+        // One does not wait for the other.
+        if let Err(why) = self.retire_and_fold(volume).await {
+            tracing::warn!(volume = %volume.id, %why, "nobody was retired, and nothing folded");
+        }
         let (limits, now) = (self.config().limits, self.env().now());
         let age = i64::try_from(limits.tombstone_age.as_nanos()).unwrap_or(i64::MAX);
         loop {

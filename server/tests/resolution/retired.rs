@@ -20,11 +20,13 @@ const MEETING: Duration = Duration::from_secs(900);
 /// Enough for the rounds after which every member knows that all include something.
 const ROUNDS: Duration = Duration::from_secs(4 * 3600);
 
-/// A client of this server that is none of the others.
+/// A client of this server that is none of the others, and acknowledges what it is told.
 fn client(cluster: &Cluster, id: u8) -> Client {
     static NEXT: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(1);
     let name = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    Client::new(&cluster.server(id), cluster.home, name)
+    let mut client = Client::new(&cluster.server(id), cluster.home, name);
+    client.attend();
+    client
 }
 
 /// What a client says when it has sent everything.
