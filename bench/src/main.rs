@@ -8,12 +8,19 @@
 //! coda-bench --mount /coda/home --local /var/tmp
 //! ```
 
+#[allow(clippy::disallowed_methods)] // measuring is what this program does
+mod clients;
 mod disk;
+#[allow(clippy::disallowed_methods)] // measuring is what this program does
+mod laptop;
 mod mirror;
+#[allow(clippy::disallowed_methods)] // measuring is what this program does
+mod realm;
 mod report;
 #[allow(clippy::disallowed_methods)] // measuring is what this program does
 mod servers;
 mod start;
+mod story;
 mod workload;
 mod workloads;
 
@@ -25,7 +32,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 
-use crate::{report::Report, workload::Places};
+use crate::{report::Report, story::Story, workload::Places};
 
 /// Measures workloads on the mount, locally and on a mirror.
 #[derive(Parser)]
@@ -60,21 +67,41 @@ struct Options {
     /// Shell command that empties the client's cache (default: the `cfs` beside `venus`).
     #[arg(long)]
     flush: Option<String>,
+    /// The `cfs` that speaks to the mount's cache manager (default: the one beside `venus`).
+    #[arg(long)]
+    cfs: Option<PathBuf>,
     /// The mount goes afterwards with all that is in it.
     #[arg(long, hide = true)]
     fleeting: bool,
     /// Makes so many files in the current directory, and ends.
     #[arg(long, hide = true)]
     fill: Option<usize>,
+    /// Starts the server whose store this is, says how that went, and ends.
+    #[arg(long, hide = true)]
+    start_server: Option<PathBuf>,
+    /// Starts a client from this disk, says how that went, and ends.
+    #[arg(long, hide = true)]
+    take_up: Option<PathBuf>,
 }
 
 impl Options {
+    /// Its numbers say little.
+    fn is_rough(&self) -> bool {
+        self.quick || cfg!(debug_assertions)
+    }
+
     fn rounds(&self) -> usize {
         self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
     }
 
     fn wanted(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == name)
+    }
+
+    /// The stories that are to be told.
+    fn stories(&self) -> Vec<&'static Story> {
+        let wanted = |story: &&Story| self.wanted(story.name) && !(story.slow && self.only.is_empty());
+        stories().filter(wanted).collect()
     }
 }
 
@@ -92,33 +119,38 @@ fn run(options: &Options) -> anyhow::Result<()> {
     if let Some(files) = options.fill {
         return workloads::plant_forest(Path::new("."), files, 16);
     }
+    if let Some(dir) = &options.start_server {
+        return servers::start_alone(dir);
+    }
+    if let Some(dir) = &options.take_up {
+        return clients::take_up(dir);
+    }
     let all = workloads::all(options.quick);
     if options.list {
         all.iter().for_each(|workload| println!("{:<18} {}", workload.name(), workload.about()));
         println!("{:<18} {}", start::NAME, start::about(options.quick));
-        servers::STORIES.iter().for_each(|story| println!("{:<18} {}", story.name, story.about));
+        stories().for_each(|story| println!("{:<18} {}", story.name, story.about));
         return Ok(());
     }
-    let among_servers = |name: &str| servers::STORIES.iter().find(|story| story.name == name);
-    if let Some(name) = options.only.iter().find(|name| {
-        *name != start::NAME && among_servers(name).is_none() && !all.iter().any(|w| w.name() == **name)
-    }) {
+    let is_story = |name: &str| stories().any(|story| story.name == name);
+    let is_known = |name: &str| name == start::NAME || is_story(name) || all.iter().any(|w| w.name() == name);
+    if let Some(name) = options.only.iter().find(|name| !is_known(name)) {
         bail!("no workload is called {name}: see --list");
     }
-    // What servers do among themselves needs no mount, and is measured when asked for by name.
-    let (stories, others): (Vec<&str>, Vec<&str>) =
-        options.only.iter().map(String::as_str).partition(|name| among_servers(name).is_some());
-    for story in stories.iter().filter_map(|name| among_servers(name)) {
-        servers::measure(story, options.quick, options.json)?;
-    }
-    if !stories.is_empty() {
-        anyhow::ensure!(others.is_empty(), "what servers do among themselves is measured by itself");
-        return Ok(());
-    }
-    let report = match &options.mount {
+    let mut report = match &options.mount {
         Some(mount) => on_mount(options, mount)?,
-        None => in_demo(options)?,
+        None if options.only.is_empty() || options.only.iter().any(|name| !is_story(name)) => in_demo(options)?,
+        None => Report::new(disk::syncs_per_second(&std::env::temp_dir())?, options.is_rough()),
     };
+    if options.mount.is_none() {
+        for story in options.stories() {
+            for line in story.measure(options.quick)? {
+                eprintln!("{}", report::text(&line));
+                report.lines.push(line);
+            }
+        }
+        report.disk_syncs_per_second[1] = disk::syncs_per_second(&std::env::temp_dir())?;
+    }
     match (options.json, options.markdown) {
         (true, _) => println!("{}", serde_json::to_string_pretty(&report)?),
         (_, true) => print!("{}", report.markdown()),
@@ -127,18 +159,24 @@ fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// All stories: those of servers, and those of clients.
+fn stories() -> impl Iterator<Item = &'static Story> {
+    servers::STORIES.iter().chain(clients::STORIES)
+}
+
 /// Measures on a mount that is there. Each line is told on the way, too.
 fn on_mount(options: &Options, mount: &Path) -> anyhow::Result<Report> {
     let temporary = tempfile::tempdir()?;
     let local = options.local.as_deref().unwrap_or(temporary.path());
-    let places = Places::new(mount, local, options.flush.clone(), options.fleeting)?;
-    let mut report = Report::new(disk::syncs_per_second(local)?, options.quick || cfg!(debug_assertions));
+    let places =
+        Places::new(mount, local, options.flush.clone(), options.cfs.clone(), options.fleeting)?;
+    let mut report = Report::new(disk::syncs_per_second(local)?, options.is_rough());
     let mut all = workloads::all(options.quick);
     all.retain(|workload| options.wanted(workload.name()));
     for (index, workload) in all.iter().enumerate() {
-        let line = places.measure(workload.as_ref(), options.rounds()).with_context(|| workload.name())?;
-        eprintln!("{}", report::text(&line));
-        report.lines.push(line);
+        let lines = places.measure(workload.as_ref(), options.rounds()).with_context(|| workload.name())?;
+        lines.iter().for_each(|line| eprintln!("{}", report::text(line)));
+        report.lines.extend(lines);
         if all[index + 1..].iter().all(|later| later.home() != workload.home()) {
             places.clear(workload.home())?;
         }
@@ -154,16 +192,18 @@ fn in_demo(options: &Options) -> anyhow::Result<Report> {
         format!("{venus} (build it with `cargo build --release -p venus -p cfs`, or name one with --venus)")
     })?;
     let demo = Demo { venus };
-    let only: Vec<&str> =
-        options.only.iter().map(String::as_str).filter(|only| *only != start::NAME).collect();
-    let mut report = Report::new(disk::syncs_per_second(&std::env::temp_dir())?, options.quick);
+    let inside = workloads::all(options.quick);
+    let is_inside = |only: &&str| inside.iter().any(|workload| workload.name() == *only);
+    let only: Vec<&str> = options.only.iter().map(String::as_str).filter(is_inside).collect();
+    let mut report = Report::new(disk::syncs_per_second(&std::env::temp_dir())?, options.is_rough());
     if options.only.is_empty() || !only.is_empty() {
+        let cfs = options.cfs.clone().unwrap_or_else(|| demo.venus.with_file_name("cfs"));
         let flush = match &options.flush {
             Some(given) => given.clone(),
-            None => format!("{} flushcache -y", quoted(&demo.venus.with_file_name("cfs"))),
+            None => format!("{} flushcache -y", quoted(&cfs)),
         };
         let mut words = vec![demo.own()?, "--mount . --fleeting --json".into()];
-        words.push(format!("--flush {}", quoted(Path::new(&flush))));
+        words.push(format!("--flush {} --cfs {}", quoted(Path::new(&flush)), quoted(&cfs)));
         if let Some(local) = &options.local {
             words.push(format!("--local {}", quoted(&local.canonicalize()?)));
         }
@@ -194,7 +234,7 @@ impl Demo {
         let mut command = Command::new(&self.venus);
         // Large enough for what is measured to stay in the cache.
         command.args(["demo", "--servers", "2", "--cachesize", "6GB", "--cachefiles", "300000", "--state"]);
-        command.arg(state).arg("--exec").arg(words);
+        command.arg(state).arg("--mount").arg(state.join("mount")).arg("--exec").arg(words);
         command
     }
 

@@ -11,18 +11,18 @@ pub struct Line {
     pub name: String,
     /// What it does.
     pub about: String,
-    /// Units of one run.
-    pub amount: f64,
+    /// Units of one run, where it has many.
+    pub amount: Option<f64>,
     /// What they are.
     pub unit: String,
-    /// Seconds on the mount.
+    /// Seconds on the mount; of what has no runs, the number itself.
     pub mount: f64,
     /// Seconds locally, where that can be compared.
     pub local: Option<f64>,
     /// Seconds on the mirror, where that can be compared.
     pub mirror: Option<f64>,
     /// Units per second on the mount.
-    pub rate: f64,
+    pub rate: Option<f64>,
     /// Mount by local.
     pub times_local: Option<f64>,
     /// Mount by mirror.
@@ -48,12 +48,12 @@ impl Line {
         Line {
             name: workload.name().into(),
             about: workload.about(),
-            amount,
+            amount: Some(amount),
             unit: unit.into(),
             mount,
             local: Some(local),
             mirror: Some(mirror),
-            rate,
+            rate: Some(rate),
             times_local: Some(times_local),
             times_mirror: Some(times_mirror),
             times_baseline,
@@ -65,23 +65,27 @@ impl Line {
 
     /// Something that only we have: so many seconds, and a limit.
     pub fn lasting(name: &str, about: &str, seconds: f64, limit: f64) -> Line {
-        let none = f64::NAN;
-        let (goal, measured, reached) =
-            judge(Reach::Seconds(limit), "", seconds, none, none, none, Some(none));
+        let goal = format!("<= {limit} s");
+        Line::told(name, about, (seconds, "s"), goal, seconds <= limit)
+    }
+
+    /// One number, and what it should be.
+    pub fn told(name: &str, about: &str, (value, unit): (f64, &str), goal: String, reached: bool) -> Line {
+        let digits = if value < 100.0 { 2 } else { 0 };
         Line {
             name: name.into(),
             about: about.into(),
-            amount: 1.0,
-            unit: "starts".into(),
-            mount: seconds,
+            amount: None,
+            unit: unit.into(),
+            mount: value,
             local: None,
             mirror: None,
-            rate: seconds.recip(),
+            rate: None,
             times_local: None,
             times_mirror: None,
             times_baseline: None,
             goal,
-            measured,
+            measured: format!("{value:.digits$} {unit}"),
             reached,
         }
     }
@@ -156,14 +160,13 @@ impl Report {
         );
         for line in &self.lines {
             table += &format!(
-                "| `{}` | {} | {} | {} | {} | {} {} | {} | {} |\n",
+                "| `{}` | {} | {} | {} | {} | {} | {} | {} |\n",
                 line.name,
                 line.about,
                 line.goal,
                 line.measured,
                 if line.reached { "yes" } else { "**no**" },
-                brief(line.rate),
-                line.unit,
+                line.rate.map_or_else(|| "-".into(), |rate| format!("{} {}", brief(rate), line.unit)),
                 times(line.times_local),
                 times(line.times_mirror),
             );
@@ -182,16 +185,19 @@ fn brief(rate: f64) -> String {
 
 /// One line of the table.
 pub fn text(line: &Line) -> String {
+    let verdict = if line.reached { "reached" } else { "MISSED" };
+    let Some(rate) = line.rate else {
+        return format!("{:<18} {}: {} ({}) {verdict}", line.name, line.about, line.measured, line.goal);
+    };
     format!(
-        "{:<18} {:>10} {:<6}/s {:>8} x local {:>8} x mirror   {} ({}) {}",
+        "{:<18} {:>10} {:<6}/s {:>8} x local {:>8} x mirror   {} ({}) {verdict}",
         line.name,
-        brief(line.rate),
+        brief(rate),
         line.unit,
         times(line.times_local),
         times(line.times_mirror),
         line.goal,
         line.measured,
-        if line.reached { "reached" } else { "MISSED" }
     )
 }
 

@@ -51,10 +51,25 @@ pub trait Workload {
     fn run_locally(&self, dir: &Path, round: usize) -> anyhow::Result<f64> {
         self.run(dir, round)
     }
+    /// Whether the client is apart from its servers meanwhile. Then it is timed, too, how long it takes until they
+    /// have everything.
+    fn apart(&self) -> Option<Sent> {
+        None
+    }
     /// Something easier on the same mount to compare with: seconds.
     fn baseline(&self, _dir: &Path, _round: usize) -> anyhow::Result<Option<f64>> {
         Ok(None)
     }
+}
+
+/// What is said of sending what was done apart.
+pub struct Sent {
+    /// One word.
+    pub name: &'static str,
+    /// One line for people.
+    pub about: String,
+    /// At most this many seconds.
+    pub limit: f64,
 }
 
 /// Large files are few: so many are removed from a mount that goes anyway.
@@ -67,6 +82,7 @@ pub struct Places {
     mirrored: PathBuf,
     behind: PathBuf,
     flush: Option<String>,
+    cfs: Option<PathBuf>,
     /// The mount goes with all that is in it: nothing needs to be removed from it.
     fleeting: bool,
     /// Unmounted when dropped.
@@ -75,7 +91,13 @@ pub struct Places {
 
 impl Places {
     /// Makes a directory on the mount and two below `local`, one of them behind a mirror.
-    pub fn new(mount: &Path, local: &Path, flush: Option<String>, fleeting: bool) -> anyhow::Result<Places> {
+    pub fn new(
+        mount: &Path,
+        local: &Path,
+        flush: Option<String>,
+        cfs: Option<PathBuf>,
+        fleeting: bool,
+    ) -> anyhow::Result<Places> {
         let name = format!("coda-bench-{}", std::process::id());
         let below = |base: &Path, name: &str| -> anyhow::Result<PathBuf> {
             let dir = base.canonicalize().with_context(|| base.display().to_string())?.join(name);
@@ -87,7 +109,7 @@ impl Places {
         let mirrored = below(local, &format!("{name}-mirror"))?;
         let local = below(local, &name)?;
         let session = mirror::mount(&behind, &mirrored).context("mounting the mirror")?;
-        Ok(Places { mount, local, mirrored, behind, flush, fleeting, _session: session })
+        Ok(Places { mount, local, mirrored, behind, flush, cfs, fleeting, _session: session })
     }
 
     fn homes(&self, home: &str) -> [PathBuf; 3] {
@@ -95,21 +117,28 @@ impl Places {
     }
 
     /// Runs a workload at each place in turn, `rounds` times.
-    pub fn measure(&self, workload: &dyn Workload, rounds: usize) -> anyhow::Result<Line> {
+    pub fn measure(&self, workload: &dyn Workload, rounds: usize) -> anyhow::Result<Vec<Line>> {
         let dirs = self.homes(workload.home());
         for dir in dirs.iter().filter(|dir| !dir.exists()) {
             fs::create_dir(dir).with_context(|| dir.display().to_string())?;
             workload.prepare(dir).with_context(|| dir.display().to_string())?;
         }
         let mut times: [Vec<f64>; 3] = Default::default();
-        let mut baseline = Vec::new();
+        let (mut baseline, mut sending) = (Vec::new(), Vec::new());
         for round in 0..rounds {
             for (place, dir) in dirs.iter().enumerate() {
                 let seconds = if place == 0 {
                     if workload.cold() {
                         self.flush()?;
                     }
-                    workload.run(dir, round)
+                    if workload.apart().is_some() {
+                        self.cfs(&["disconnect"])?;
+                    }
+                    let seconds = workload.run(dir, round);
+                    if workload.apart().is_some() {
+                        sending.push(self.come_back()?);
+                    }
+                    seconds
                 } else {
                     workload.run_locally(dir, round)
                 };
@@ -119,7 +148,12 @@ impl Places {
                 times[place].push(seconds.with_context(|| dir.display().to_string())?);
             }
         }
-        Ok(Line::new(workload, times.map(median), (!baseline.is_empty()).then(|| median(baseline))))
+        let baseline = (!baseline.is_empty()).then(|| median(baseline));
+        let mut lines = vec![Line::new(workload, times.map(median), baseline)];
+        if let Some(sent) = workload.apart() {
+            lines.push(Line::lasting(sent.name, &sent.about, median(sending), sent.limit));
+        }
+        Ok(lines)
     }
 
     /// Removes what a workload worked in. Many small files stay where they go with the mount.
@@ -134,6 +168,23 @@ impl Places {
             }
             fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;
         }
+        Ok(())
+    }
+
+    /// Talks to the servers again, until they have everything: seconds.
+    #[allow(clippy::disallowed_methods)] // measuring is what this program does
+    fn come_back(&self) -> anyhow::Result<f64> {
+        let begun = std::time::Instant::now();
+        self.cfs(&["reconnect"])?;
+        self.cfs(&["flush", "--wait", "--timeout", "300"])?;
+        Ok(begun.elapsed().as_secs_f64())
+    }
+
+    fn cfs(&self, words: &[&str]) -> anyhow::Result<()> {
+        let cfs = self.cfs.as_ref().context("being apart needs --cfs")?;
+        let output = Command::new(cfs).args(words).output().with_context(|| cfs.display().to_string())?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "cfs {words:?} failed ({}): {said}", output.status);
         Ok(())
     }
 
@@ -167,9 +218,23 @@ pub fn median(mut times: Vec<f64>) -> f64 {
     }
 }
 
+/// The value below which this share of them lies.
+pub fn quantile(mut times: Vec<f64>, share: f64) -> f64 {
+    times.sort_by(f64::total_cmp);
+    let at = (times.len() as f64 * share) as usize;
+    times.get(at.min(times.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quantile_lies_where_its_share_ends() {
+        let times: Vec<f64> = (0..100).rev().map(f64::from).collect();
+        assert_eq!(quantile(times.clone(), 0.5), 50.0);
+        assert_eq!((quantile(times.clone(), 0.99), quantile(times, 1.0)), (99.0, 99.0));
+    }
 
     #[test]
     fn the_median_of_an_even_number_lies_between_the_middle_two() {

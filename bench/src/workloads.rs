@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::ensure;
 
-use crate::workload::{Reach, Workload};
+use crate::workload::{Reach, Sent, Workload};
 
 const KIB4: usize = 4096;
 
@@ -32,7 +32,8 @@ pub fn all(quick: bool) -> Vec<Box<dyn Workload>> {
         Box::new(Sequential { megabytes: n(100, 8), what: Stream::ColdRead }),
         Box::new(Large { entries: n(100_000, 1_000), create: false }),
         Box::new(Large { entries: n(100_000, 1_000), create: true }),
-        Box::new(Untar { files: n(4_500, 200) }),
+        Box::new(Untar { files: n(4_500, 200), apart: false }),
+        Box::new(Untar { files: n(4_500, 200), apart: true }),
     ]
 }
 
@@ -395,13 +396,15 @@ impl Workload for Large {
 /// Unpacking a source tree.
 struct Untar {
     files: usize,
+    /// While no server is in reach.
+    apart: bool,
 }
 
 impl Untar {
     /// The archive lies on the local disk, made once.
     fn archive(&self) -> anyhow::Result<PathBuf> {
         let archive =
-            std::env::temp_dir().join(format!("coda-bench-{}-{}.tar", self.files, std::process::id()));
+            std::env::temp_dir().join(format!("coda-bench-{}-{}.tar", self.name(), std::process::id()));
         if !archive.exists() {
             let scratch = tempfile::tempdir()?;
             for number in 0..self.files {
@@ -426,7 +429,7 @@ impl Drop for Untar {
     fn drop(&mut self) {
         let _ = fs::remove_file(std::env::temp_dir().join(format!(
             "coda-bench-{}-{}.tar",
-            self.files,
+            self.name(),
             std::process::id()
         )));
     }
@@ -434,16 +437,20 @@ impl Drop for Untar {
 
 impl Workload for Untar {
     fn name(&self) -> &'static str {
-        "untar"
+        if self.apart { "untar-apart" } else { "untar" }
     }
     fn about(&self) -> String {
-        format!("untar of {} small files", self.files)
+        format!("untar of {} small files{}", self.files, if self.apart { " while disconnected" } else { "" })
     }
     fn amount(&self) -> (f64, &'static str) {
         (self.files as f64, "files")
     }
     fn reach(&self) -> Reach {
-        Reach::TimesMirror(6.0)
+        Reach::TimesMirror(if self.apart { 2.0 } else { 6.0 })
+    }
+    fn apart(&self) -> Option<Sent> {
+        let about = format!("those {} files, made while disconnected, sent to two replicas", self.files);
+        self.apart.then_some(Sent { name: "reintegrate", about, limit: 4.0 })
     }
     fn prepare(&self, _dir: &Path) -> anyhow::Result<()> {
         self.archive().map(|_| ())

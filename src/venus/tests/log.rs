@@ -209,30 +209,6 @@ async fn a_checkpoint_holds_what_is_pending_and_a_report_says_why() {
     assert_eq!(report[0].state.text(), "disconnected");
 }
 
-/// Bytes of memory that this process uses.
-fn memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
-    text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
-}
-
-#[tokio::test(start_paused = true)]
-#[ignore = "a measurement: run it by name, in a release build"]
-async fn a_log_of_100_000_records_is_taken_up_in_a_second_and_100_mb() {
-    let (world, a) = apart(VenusConfig { cache_objects: 300_000, ..VenusConfig::default() }).await;
-    let began = now();
-    for n in 0..50_000 {
-        a.write(&format!("f{n}"), "contents of a short file").await.unwrap();
-    }
-    println!("{} records logged in {} ms", a.pending(), (now() - began) / 1_000_000);
-    let dir = world.crashed_dir(&a, "again");
-    drop(dir);
-    let (began, before) = (now(), memory());
-    let again = world.client_with("again", VenusConfig { cache_objects: 300_000, ..VenusConfig::default() });
-    let (took, used) = ((now() - began) / 1_000_000, (memory() - before) >> 20);
-    println!("{} records taken up in {took} ms and {used} MB", again.venus.unsent());
-    assert!(took <= 1000 && used <= 100, "{took} ms, {used} MB");
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_metered_line_holds_what_is_logged_until_somebody_asks() {
     let world = World::new(2);
