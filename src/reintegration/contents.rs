@@ -16,8 +16,8 @@ use crate::{
     venus::face::ObjectId,
 };
 
-/// Files brought at once.
-const AT_ONCE: usize = 4;
+/// Files brought at once: each waits for the disks of the servers several times, and they wait together.
+const AT_ONCE: usize = 8;
 
 impl Core {
     /// Brings the contents of a chunk's Stores to the servers, and notes in the records under which

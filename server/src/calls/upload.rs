@@ -48,8 +48,8 @@ impl Server {
             complete: false,
         };
         let found = volume.read(|view| Ok(view.upload(&handle)?))?;
-        let upload = match found {
-            Some(found) => found,
+        let (upload, noting) = match found {
+            Some(found) => (found, None),
             None => {
                 let directory: Fid = required(piece.directory, "directory")?;
                 may_upload(&volume, directory, caller.who)?;
@@ -58,8 +58,7 @@ impl Server {
                     let why = format!("{begun} uploads of this client wait for their stores");
                     return Err(Refusal::new(Code::Busy, why));
                 }
-                self.note(&volume, handle, asked.clone()).await?;
-                asked.clone()
+                (asked.clone(), Some(self.note(&volume, handle, asked.clone())))
             }
         };
         if upload.instance != asked.instance {
@@ -75,7 +74,16 @@ impl Server {
             return Err(Refusal::new(Code::Invalid, "a piece is bytes, or a bounded number of zeros"));
         }
         let added = Piece { offset: piece.offset, bytes, zeros: piece.zeros };
-        let held = blocking(|| append(&volume, &handle, &upload, &added))?;
+        let adding = async { blocking(|| append(&volume, &handle, &upload, &added)) };
+        let held = match noting {
+            // The row waits for the disk while the bytes do. What no row names is removed at the next start, as
+            // long as it is not in its place: the row comes before that.
+            Some(noting) => {
+                let (noted, held) = tokio::join!(noting, adding);
+                noted.and(held)?
+            }
+            None => adding.await?,
+        };
         if held < upload.length {
             return uploaded(held, false);
         }
@@ -128,7 +136,7 @@ struct Piece {
     zeros: u64,
 }
 
-/// Adds a piece where it continues what is held; says how much is held then.
+/// Adds a piece where it continues what is held; says how much is held then. A whole upload is settled.
 fn append(volume: &Volume, handle: &[u8; 16], upload: &UploadRow, piece: &Piece) -> Result<u64, Refusal> {
     let one_at_a_time = volume.uploading.of(handle);
     let mut running = one_at_a_time.lock().expect("never held across a panic");
@@ -150,6 +158,11 @@ fn append(volume: &Volume, handle: &[u8; 16], upload: &UploadRow, piece: &Piece)
         zeros => containers.append_zeros(handle, held, zeros)?,
     }
     running.add(held, &piece.bytes, piece.zeros);
+    if end == upload.length {
+        // A sync that failed once may claim success the next time: the bytes must come again.
+        containers.settle(handle).inspect_err(|_| drop(containers.abandon(handle)))?;
+        running.settled = true;
+    }
     Ok(end)
 }
 
@@ -169,7 +182,11 @@ fn seal(volume: &Volume, handle: &[u8; 16], upload: &UploadRow) -> Result<bool, 
         containers.abandon(handle)?;
         return Ok(false);
     }
-    containers.seal(handle, &upload.container).inspect_err(|_| {
+    let placed = match running.settled {
+        true => containers.place(handle, &upload.container),
+        false => containers.seal(handle, &upload.container),
+    };
+    placed.inspect_err(|_| {
         // A sync that failed once may claim success the next time: the bytes must come again.
         let _ = containers.abandon(handle);
         let _ = containers.remove(&upload.container);
@@ -209,6 +226,8 @@ impl Uploads {
 struct Running {
     hasher: blake3::Hasher,
     hashed: u64,
+    /// The whole of it survives power loss.
+    settled: bool,
 }
 
 impl Running {

@@ -119,11 +119,22 @@ impl Containers {
 
     /// Puts a complete upload in its place, durably.
     pub fn seal(&self, handle: &[u8; 16], name: &str) -> Result<(), StoreError> {
+        self.settle(handle)?;
+        self.place(handle, name)
+    }
+
+    /// The bytes of a complete upload survive power loss.
+    pub fn settle(&self, handle: &[u8; 16]) -> Result<(), StoreError> {
+        let path = self.upload_path(handle);
+        // An empty upload has never been written to.
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        file.and_then(|file| self.sync(&file)).map_err(StoreError::io(&path))
+    }
+
+    /// Moves a settled upload to its place, durably.
+    pub fn place(&self, handle: &[u8; 16], name: &str) -> Result<(), StoreError> {
         let (from, to) = (self.upload_path(handle), self.path(name));
-        let seal = || {
-            // An empty upload has never been written to.
-            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&from)?;
-            self.sync(&file)?;
+        let place = || {
             let shard = to.parent().expect("a container lies in a shard");
             if !shard.exists() {
                 fs::create_dir_all(shard)?;
@@ -132,7 +143,7 @@ impl Containers {
             fs::rename(&from, &to)?;
             self.sync(&File::open(shard)?)
         };
-        seal().map_err(StoreError::io(&to))
+        place().map_err(StoreError::io(&to))
     }
 
     /// Lets the disk begin, so that little is left to do when the upload is sealed.
