@@ -106,8 +106,12 @@ impl Laptop {
         let net = NetEnv::new(NetConfig::system(dir.join("realms"), dir.join("known_realms")))?;
         let asked = Arc::new(AtomicU64::new(0));
         let env = Arc::new(Counted { net, asked: asked.clone() });
-        let config =
-            VenusConfig { cache_bytes: 6 << 30, cache_objects: 300_000, host: "laptop".into(), ..Default::default() };
+        let config = VenusConfig {
+            cache_bytes: 6 << 30,
+            cache_objects: 300_000,
+            host: "laptop".into(),
+            ..Default::default()
+        };
         let begun = Instant::now();
         let containers = DiskContainers::open(&dir.join("containers"), &dir.join("spool"))?;
         let database = Database::File(dir.join("db"));

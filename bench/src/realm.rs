@@ -261,7 +261,12 @@ impl Writer {
     }
 
     /// Makes a file.
-    pub fn create(&mut self, realm: &Realm, parent: (Fid, &mut Past), name: &str) -> anyhow::Result<(Fid, Past)> {
+    pub fn create(
+        &mut self,
+        realm: &Realm,
+        parent: (Fid, &mut Past),
+        name: &str,
+    ) -> anyhow::Result<(Fid, Past)> {
         self.count += 1;
         let fid = Fid::file(realm.home, self.author, self.count);
         let op = Op::Create { parent: parent.0, name: name.into(), fid, mode: 0o644, owner: 0 };
@@ -355,4 +360,3 @@ pub fn large(realm: &Realm, megabytes: usize) -> anyhow::Result<()> {
     writer.store(realm, file, Contents::Uploaded([1; 16]), length, hash)?;
     writer.flush(realm)
 }
-

@@ -166,8 +166,7 @@ pub fn start_alone(dir: &Path) -> anyhow::Result<()> {
         let ask = wire::GetAttr { volume: volume.0, fids: vec![Fid::root(volume).into()] };
         let body = Some(request::Body::GetAttr(ask));
         let request = wire::Request { session: welcome.session, bulk: 0, cop2: Vec::new(), body };
-        let (response, _) =
-            runtime.block_on(server.server().call(Identity::Client, request, Bytes::new()));
+        let (response, _) = runtime.block_on(server.server().call(Identity::Client, request, Bytes::new()));
         match response.body {
             Some(Body::Attributes(found)) => ensure!(found.statuses.len() == 1, "the root is there"),
             other => bail!("{other:?}"),
