@@ -44,7 +44,7 @@ impl Line {
         let (rate, times_local, times_mirror) = (amount / mount, mount / local, mount / mirror);
         let times_baseline = baseline.map(|baseline| mount / baseline);
         let (goal, measured, reached) =
-            judge(workload.reach(), unit, mount, rate, times_local, times_mirror, times_baseline);
+            judge(workload.reach(), unit, rate, times_local, times_mirror, times_baseline);
         Line {
             name: workload.name().into(),
             about: workload.about(),
@@ -94,7 +94,6 @@ impl Line {
 fn judge(
     reach: Reach,
     unit: &str,
-    seconds: f64,
     rate: f64,
     times_local: f64,
     times_mirror: f64,
@@ -110,7 +109,6 @@ fn judge(
         Reach::PerSecond(limit) => {
             (format!(">= {limit} {unit}/s"), format!("{rate:.0} {unit}/s"), rate >= limit)
         }
-        Reach::Seconds(limit) => (format!("<= {limit} s"), format!("{seconds:.2} s"), seconds <= limit),
     }
 }
 
@@ -207,12 +205,11 @@ mod tests {
 
     #[test]
     fn an_aim_is_met_on_its_own_scale() {
-        let reached = |reach, rate, local, mirror| judge(reach, "files", 2.0, rate, local, mirror, None).2;
+        let reached = |reach, rate, local, mirror| judge(reach, "files", rate, local, mirror, None).2;
         assert!(reached(Reach::TimesLocal(1.3), 1.0, 1.3, 9.0));
         assert!(!reached(Reach::TimesLocal(1.3), 1e9, 1.31, 0.1));
         assert!(reached(Reach::TimesMirror(6.0), 1.0, 99.0, 5.9));
         assert!(!reached(Reach::PerSecond(1000.0), 999.0, 1.0, 1.0));
-        assert!(reached(Reach::Seconds(2.0), 0.0, 1.0, 1.0) && !reached(Reach::Seconds(1.9), 0.0, 1.0, 1.0));
     }
 
     #[test]

@@ -21,8 +21,6 @@ pub enum Reach {
     PerSecond(f64),
     /// At most this many times as long as its baseline on the mount itself.
     TimesBaseline(f64),
-    /// At most this many seconds.
-    Seconds(f64),
 }
 
 /// Something that is timed.
