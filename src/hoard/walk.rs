@@ -55,6 +55,8 @@ pub struct Report {
 pub struct Hoard {
     /// A walk is under way.
     pub walking: bool,
+    /// Something was asked for meanwhile: it is followed by another.
+    again: bool,
     /// Walks that nobody asks for are left out.
     pub off: bool,
     /// The task that walks is there.
@@ -93,10 +95,43 @@ impl Core {
         if std::mem::replace(&mut locked(&self.hoard).walking, true) {
             return self.hoard_look().await;
         }
+        self.walk_on().await
+    }
+
+    /// Begins a walk that nobody waits for. Whoever looks next sees that it is under way.
+    pub(crate) fn hoard_walk_aside(&self) {
+        {
+            let mut hoard = locked(&self.hoard);
+            if std::mem::replace(&mut hoard.walking, true) {
+                // It may have read the wishes before what is new among them.
+                hoard.again = true;
+                return;
+            }
+        }
+        let core = self.me();
+        self.spawn(async move {
+            if let Err(error) = core.walk_on().await {
+                tracing::info!(%error, "the hoard was not walked");
+            }
+        });
+    }
+
+    /// Walks until nothing new was asked for.
+    async fn walk_on(&self) -> Result<Report> {
+        loop {
+            locked(&self.hoard).again = false;
+            let walked = self.walked().await;
+            let mut hoard = locked(&self.hoard);
+            if !hoard.again {
+                hoard.walking = false;
+                return walked;
+            }
+        }
+    }
+
+    async fn walked(&self) -> Result<Report> {
         self.say("cache", "BeginStatusWalk");
-        let walked = self.walk().await;
-        locked(&self.hoard).walking = false;
-        let report = walked?;
+        let report = self.walk().await?;
         let text = format!("EndDataWalk [{} objects, {} missing]", report.objects, report.missing.len());
         self.say("cache", text);
         Ok(report)

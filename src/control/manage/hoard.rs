@@ -132,10 +132,7 @@ impl Venus {
 
     /// What was dropped is let go at the next walk: now, without waiting for it.
     fn walk_aside(&self) {
-        let core = self.core.clone();
-        self.core.spawn(async move {
-            let _ = core.hoard_walk().await;
-        });
+        self.core.hoard_walk_aside();
     }
 
     /// What is wanted, the most wanted first.
@@ -181,10 +178,7 @@ impl Venus {
 
     /// Begins a walk where none is under way. The answer says how things are now.
     pub(super) async fn hoard_begin(&self) -> Result<HoardReport, Failure> {
-        if !locked(&self.core.hoard).walking {
-            self.walk_aside();
-            tokio::task::yield_now().await;
-        }
+        self.walk_aside();
         self.hoard_report().await
     }
 

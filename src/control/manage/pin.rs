@@ -26,7 +26,7 @@ impl Venus {
             objects: measured.objects,
             bytes: measured.needs,
             missing: measured.missing,
-            left: measured.room - measured.held - measured.needs,
+            left: measured.room.saturating_sub(measured.held + measured.needs),
         })
     }
 
