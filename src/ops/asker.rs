@@ -154,13 +154,20 @@ impl Core {
         }
         let seen = ASKER.scope(who.pid, look).await;
         if let Err(error) = &seen
-            && error.is_disconnected()
+            && (error.is_disconnected() || self.may_be_there(error, at))
             && self.askers.rehearsing.load(Ordering::Relaxed) > 0
             && let Asker::Rehearser(pid) = self.askers.who(who.pid)
         {
             self.note_miss(pid, at);
         }
         seen
+    }
+
+    /// Whether a name is missing in a listing that may have changed meanwhile: then it may be there, and not here.
+    fn may_be_there(&self, error: &Error, at: Looked<'_>) -> bool {
+        let Looked::For(dir, _) = at else { return false };
+        matches!(error, Error::NotFound(_))
+            && self.cache.view(dir).is_ok_and(|view| view.is_some_and(|view| !view.stands() || !view.row.complete))
     }
 
     fn note_miss(&self, pid: u32, at: Looked<'_>) {

@@ -267,6 +267,9 @@ impl Core {
             None => None,
         };
         let Some((_, name)) = ahead else { return };
+        if self.may_fetch(id).is_err() {
+            return;
+        }
         let core = self.me();
         self.spawn(async move {
             if let Err(error) = core.fetch_after(dir, &name, None).await {

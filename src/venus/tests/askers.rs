@@ -70,11 +70,18 @@ async fn whoever_tries_out_being_offline_sees_what_is_here_and_every_miss_is_tol
         assert!(matches!(a.venus.open(CHILD, there, READ).await, Err(Error::Disconnected(_))));
     }
     assert!(matches!(a.venus.lookup(CHILD, unseen, b"x").await, Err(Error::Disconnected(_))));
+    // A listing that may be old does not say that a name is nowhere.
+    let root = a.stat("").await.unwrap().id;
+    b.write("new", "new").await.unwrap();
+    assert!(matches!(a.venus.lookup(CHILD, root, b"new").await, Err(Error::NotFound(_))));
+    assert_eq!(a.read("new").await.unwrap(), "new");
+    assert!(matches!(a.venus.lookup(CHILD, root, b"nowhere").await, Err(Error::NotFound(_))));
     // Everybody else goes on as ever.
     assert!(matches!(a.venus.lookup(ME, unseen, b"x").await, Err(Error::NotFound(_))));
     assert_eq!(a.bytes("there").await.unwrap().len(), 5000);
     let told = a.venus.answer(STARTER, Request::Rehearse { begin: false }).await.unwrap();
     let missed = |name: &str, bytes, times| Missed { path: format!("/coda/{REALM}/{name}"), bytes, times };
-    assert_eq!(told, Reply::Missed(vec![missed("e/x", None, 1), missed("there", Some(5000), 2)]));
+    let expected = vec![missed("e/x", None, 1), missed("new", None, 1), missed("there", Some(5000), 2)];
+    assert_eq!(told, Reply::Missed(expected));
     assert!(matches!(a.venus.lookup(CHILD, unseen, b"x").await, Err(Error::NotFound(_))));
 }
