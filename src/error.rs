@@ -21,6 +21,9 @@ pub enum Error {
     Conflict(Fid),
     #[error("{0}: has several versions; `cfs conflicts` lists them and `cfs resolve` decides")]
     Undecided(String),
+    /// A choice, or a way to merge, that means nothing sure; it says why.
+    #[error("{0}")]
+    Unclear(String),
     #[error("{0}: permission denied")]
     Access(String),
     #[error("{0}: exists")]

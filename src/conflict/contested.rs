@@ -57,7 +57,7 @@ impl Core {
         }
         let keeper = match fate {
             Fate::Both => bound.first().map(|entry| entry.fid),
-            Fate::Chosen(choice) => Some(self.keeper(name, &statuses, choice)?),
+            Fate::Chosen(choice) => Some(self.keeper(&statuses, choice)?),
         };
         let mut settled = Settled::default();
         for (entry, status) in bound.iter().zip(&statuses).filter(|(entry, _)| Some(entry.fid) != keeper) {
@@ -81,7 +81,7 @@ impl Core {
     }
 
     /// The object that a choice means.
-    fn keeper(&self, name: &[u8], statuses: &[Status], choice: &Choice) -> Result<coda_proto::Fid> {
+    fn keeper(&self, statuses: &[Status], choice: &Choice) -> Result<coda_proto::Fid> {
         let birth = |status: &Status| Dot::new(Author(status.fid.unique), status.fid.vnode.into());
         let made: Vec<Sibling> = (statuses.iter())
             .map(|status| Sibling {
@@ -100,7 +100,7 @@ impl Core {
         }
         let versions: Vec<&Sibling> = made.iter().collect();
         let chosen = choice::choose(&versions, choice, |author| ours.contains(&author))
-            .map_err(|unclear| Error::Invalid(format!("{}: {unclear}", text(name))))?;
+            .map_err(|unclear| Error::Unclear(unclear.to_string()))?;
         let found = statuses.iter().find(|status| birth(status) == chosen.dot);
         Ok(found.expect("the choice is among them").fid)
     }

@@ -124,7 +124,7 @@ impl Core {
             && !of.is_empty()
             && (of.len() != status.siblings.len() || status.siblings.iter().any(|s| !of.contains(&s.dot)))
         {
-            return Err(Error::Invalid(format!("{}: its versions changed meanwhile", id.fid)).into());
+            return Err(Error::Unclear("its versions changed meanwhile".into()).into());
         }
         let mut ours = std::collections::BTreeSet::new();
         for sibling in &status.siblings {
@@ -134,7 +134,7 @@ impl Core {
         }
         let chosen = wanted(&status.siblings, &status.past, keep, |author| ours.contains(&author));
         let Wanted { version, base, dropped } =
-            chosen.map_err(|unclear| Error::Invalid(format!("{}: {unclear}", id.fid)))?;
+            chosen.map_err(|unclear| Error::Unclear(unclear.to_string()))?;
         let source = match (&version, keep) {
             (Some(sibling), _) => match self.source(id, &view, sibling).await? {
                 // What another row names stays that row's own.

@@ -16,7 +16,7 @@ pub fn failure(what: &str, error: &Error) -> Failure {
         }
         Error::NotFound(_) | Error::Gone(_) => (NotFound, ""),
         Error::Conflict(_) => (Conflict, "`cfs conflicts` lists the versions, `cfs resolve` decides"),
-        Error::Undecided(_) => (Conflict, ""),
+        Error::Undecided(_) | Error::Unclear(_) => (Conflict, ""),
         Error::NotFetched(_) => (Denied, "`indexers` in venus.conf names the programs"),
         Error::Access(_) => (Denied, "`cfs listacl` of the directory shows who may do what"),
         Error::Exists(_) => (Exists, ""),

@@ -24,7 +24,7 @@ pub fn number(error: &Error) -> i32 {
         Error::NotEmpty(_) => libc::ENOTEMPTY,
         Error::NotDirectory(_) => libc::ENOTDIR,
         Error::IsDirectory(_) => libc::EISDIR,
-        Error::BadName(_) | Error::Invalid(_) => libc::EINVAL,
+        Error::BadName(_) | Error::Invalid(_) | Error::Unclear(_) => libc::EINVAL,
         Error::NameTooLong(_) => libc::ENAMETOOLONG,
         Error::CrossDirectory(_) => libc::EXDEV,
         Error::Loop(_) => libc::ELOOP,

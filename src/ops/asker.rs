@@ -167,7 +167,10 @@ impl Core {
     fn may_be_there(&self, error: &Error, at: Looked<'_>) -> bool {
         let Looked::For(dir, _) = at else { return false };
         matches!(error, Error::NotFound(_))
-            && self.cache.view(dir).is_ok_and(|view| view.is_some_and(|view| !view.stands() || !view.row.complete))
+            && self
+                .cache
+                .view(dir)
+                .is_ok_and(|view| view.is_some_and(|view| !view.stands() || !view.row.complete))
     }
 
     fn note_miss(&self, pid: u32, at: Looked<'_>) {

@@ -319,17 +319,17 @@ impl Venus {
         let view = self.core.current(id).await?;
         let status = &view.row.status;
         if !status.in_conflict() {
-            return Err(Error::Invalid(format!("{} is not in conflict", id.fid)));
+            return Err(Error::Unclear("not in conflict".into()));
         }
         if self.core.base_of(id, status)?.is_none() {
             let why = "what both began from is not here; `cfs resolve --merge TOOL` merges without it";
-            return Err(Error::Invalid(why.into()));
+            return Err(Error::Unclear(why.into()));
         }
         match self.core.merge_as(id, Rule::Text).await? {
             Some(decided) => Ok(resolved(&decided)),
             None => {
                 let why = "both changed the same lines, or it is no text; `cfs resolve --merge TOOL` asks a program";
-                Err(Error::Invalid(why.into()))
+                Err(Error::Unclear(why.into()))
             }
         }
     }
@@ -346,7 +346,7 @@ impl Venus {
         let dots: Vec<coda_proto::Dot> = now.iter().map(|sibling| sibling.dot).collect();
         // Of versions with equal bytes one is listed.
         if !of.is_empty() && !labelled(&now).iter().all(|(sibling, _)| looked_at(&sibling.dot)) {
-            return Err(Error::Invalid(format!("{}: its versions changed meanwhile", id.fid)));
+            return Err(Error::Unclear("its versions changed meanwhile".into()));
         }
         let of = if of.is_empty() { Vec::new() } else { dots };
         let view = self.core.current(other).await?;

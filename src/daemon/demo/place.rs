@@ -38,7 +38,7 @@ impl Place {
             None => state.with_file_name(beside(&state)),
         };
         let mount = std::path::absolute(mount)?;
-        point::clear_stale(&mount, is_privileged())?;
+        point::clear_stale(&mount, is_privileged()).context("the mount point (--mount DIR names another)")?;
         let (mount, made_mount) = made(&mount)?;
         let mut socket = state.join("venus.sock");
         if socket.as_os_str().as_bytes().len() > SOCKET_LIMIT {
