@@ -30,7 +30,7 @@ const BESIDE: &str = ".replayed";
 pub const COMMAND: Command = Command {
     name: "replay",
     short: &[],
-    usage: "cfs [-y] replay <archive> <dir>",
+    usage: "cfs replay [-y] <archive> <dir>",
     about: "does again below dir what checkpointml saved; what differs stays, with the other beside; asks before removing",
     run: |talk, args| {
         let words = args.rest(2, 2)?;
