@@ -6,6 +6,7 @@ mod authors;
 mod bounded;
 mod coherence;
 mod conflicts;
+mod cut;
 mod failures;
 mod files;
 mod groups;
