@@ -36,6 +36,10 @@ use crate::{
 /// cache is quicker.
 const PASSTHROUGH_ABOVE: u64 = 64 << 10;
 
+/// How often, and after what time, it is looked whether a file that was closed is released.
+const RELEASE_LOOKS: u32 = 20;
+const RELEASE_WAIT: Duration = Duration::from_millis(5);
+
 /// Names live this long where the kernel cannot be told to look all of them up again.
 const WITHOUT_EPOCHS: Duration = Duration::from_secs(1);
 
@@ -201,15 +205,19 @@ impl<F: Face> Desk<F> {
     }
 
     /// Counts an open under `ino` and says how the kernel reaches the contents.
+    ///
+    /// What may be written through a mapping does not pass us by where that can be had: such a mapping keeps the
+    /// container open and not the file, so that the release comes before what is still written, and nothing after.
     pub fn grant(
         &self,
         ino: u64,
         opened: &Opened,
-        writes: bool,
+        mode: OpenMode,
         register: impl FnOnce(&std::fs::File) -> std::io::Result<BackingId>,
     ) -> Option<Grant> {
+        let writes = mode.write;
         let backing = || {
-            let wanted = writes || opened.attr.size > PASSTHROUGH_ABOVE;
+            let wanted = (writes || opened.attr.size > PASSTHROUGH_ABOVE) && !may_be_mapped(mode);
             if !wanted || !self.passthrough.load(Ordering::Relaxed) {
                 return None;
             }
@@ -219,6 +227,17 @@ impl<F: Face> Desk<F> {
         let grant = self.inodes.open(ino, opened, writes, backing).ok()?;
         self.files.insert(OpenFile { ino, opened: opened.clone(), writes });
         Some(grant)
+    }
+
+    /// All opens of an inode go one way. Gives a descriptor that was just closed the time to be released before a file
+    /// is opened that must not go the other.
+    pub async fn settle(&self, ino: u64, mode: OpenMode) {
+        for _ in 0..RELEASE_LOOKS {
+            if !may_be_mapped(mode) || !self.inodes.passes_through(ino) {
+                return;
+            }
+            tokio::time::sleep(RELEASE_WAIT).await;
+        }
     }
 
     /// Passthrough does not work here; reads and writes go through us from now on.
@@ -232,16 +251,16 @@ impl<F: Face> Desk<F> {
     }
 
     /// Makes a file and answers; a version that arrives meanwhile gets a number of its own.
-    pub fn created(&self, opened: &Opened, writes: bool, reply: ReplyCreate) -> bool {
+    pub fn created(&self, opened: &Opened, mode: OpenMode, reply: ReplyCreate) -> bool {
         for _ in 0..OPEN_ATTEMPTS {
             let (ino, _) = self.inodes.found(opened.attr.id);
-            let Some(grant) = self.grant(ino, opened, writes, |file| reply.open_backing(file)) else {
+            let Some(grant) = self.grant(ino, opened, mode, |file| reply.open_backing(file)) else {
                 self.inodes.forget(ino, 1);
                 continue;
             };
             let shown = attr::to_kernel(ino, &opened.attr);
             let handle = FileHandle(opened.handle);
-            let flags = flags(&grant, writes);
+            let flags = flags(&grant, mode.write);
             let (zero, first) = (Duration::ZERO, Generation(0));
             match &grant.way {
                 Way::Passthrough(id) => reply.created_passthrough(&zero, &shown, first, handle, flags, id),
@@ -293,6 +312,11 @@ pub fn open_mode(flags: i32) -> OpenMode {
     let access = flags & libc::O_ACCMODE;
     let truncate = flags & libc::O_TRUNC != 0;
     OpenMode { read: access != libc::O_WRONLY, write: access != libc::O_RDONLY || truncate, truncate }
+}
+
+/// Whether a mapping may write what is opened: the kernel allows that for descriptors that read and write.
+fn may_be_mapped(mode: OpenMode) -> bool {
+    mode.read && mode.write
 }
 
 /// Who asks.

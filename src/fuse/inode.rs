@@ -154,6 +154,13 @@ impl Inodes {
         Ok(Grant { way, keep_pages })
     }
 
+    /// Whether it is open so that the kernel uses the container by itself.
+    pub fn passes_through(&self, ino: u64) -> bool {
+        let table = self.lock();
+        let io = table.nodes.get(&ino).and_then(|node| node.io.as_ref());
+        io.is_some_and(|io| matches!(io.way, Way::Passthrough(_)))
+    }
+
     /// Counts an open of a directory whose listing the kernel keeps, or not. Answers whether what it kept before
     /// is still so.
     pub fn list(&self, ino: u64, lasting: bool) -> bool {

@@ -21,7 +21,8 @@ pub fn open<F: Face>(desk: &Arc<Desk<F>>, who: Caller, ino: INodeNo, flags: Open
             Ok(opened) => opened,
             Err(error) => return reply.error(errno(&error)),
         };
-        let Some(grant) = desk.grant(ino.0, &opened, mode.write, |file| reply.open_backing(file)) else {
+        desk.settle(ino.0, mode).await;
+        let Some(grant) = desk.grant(ino.0, &opened, mode, |file| reply.open_backing(file)) else {
             // A newer version: the kernel looks the name up again, finds it under a new number and
             // opens that.
             let _ = desk.face.release(opened.handle).await;
@@ -48,7 +49,7 @@ pub fn create<F: Face>(
     desk.run(async move |desk| {
         match desk.face.create(who, dir, &name, mode & 0o1777, open, exclusive).await {
             Ok(opened) => {
-                if !desk.created(&opened, open.write, reply) {
+                if !desk.created(&opened, open, reply) {
                     let _ = desk.face.release(opened.handle).await;
                 }
             }
