@@ -114,7 +114,8 @@ fn stays_simple<R: Replica>(replica: &R, fid: Fid, places: &[Binding]) -> Result
         return Ok(false);
     }
     for place in places {
-        if !place.dir.is_root() && replica.bindings_of(place.dir)?.is_empty() {
+        // One that only came back may have done so for this very object.
+        if !place.dir.is_root() && replica.bindings_of(place.dir)?.iter().all(|of_dir| of_dir.derived) {
             return Ok(false);
         }
     }

@@ -181,3 +181,20 @@ fn lists_set_concurrently_leave_what_both_allow() {
     assert_eq!((head(&c).acl(), head(&c).marked), (acl("w", 1), false));
     c.check_history(&history);
 }
+
+/// A walk that was found at random: a file is moved into a directory that is then removed, and elsewhere to another
+/// place, which is the one that shows when both meet.
+#[test]
+fn a_directory_that_came_back_for_a_file_goes_when_the_file_shows_elsewhere() {
+    let mut world = World::new(3);
+    let steps = [
+        (0, 8, 232, 2, 223),
+        (96, 184, 216, 137, 91),
+        (166, 21, 0, 0, 6),
+        (232, 8, 70, 113, 113),
+        (15, 0, 16, 24, 1),
+        (120, 16, 212, 221, 0),
+    ];
+    steps.into_iter().for_each(|step| world.step(step));
+    world.settle();
+}
