@@ -9,17 +9,6 @@ use crate::{error::Error, venus::face::Face};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Waits until everything is sent.
-async fn settled(client: &Client) {
-    for _ in 0..300 {
-        if client.pending() == 0 {
-            return;
-        }
-        tokio::time::sleep(SECOND).await;
-    }
-    panic!("{} records are never sent: {:?}", client.pending(), client.venus.events().listen(100).0);
-}
-
 fn away(world: &std::sync::Arc<World>, servers: u8) {
     (1..=servers).for_each(|id| world.kill(id));
 }
@@ -57,7 +46,7 @@ async fn what_is_done_apart_is_there_at_once_and_everywhere_later() {
     seen(&a).await;
     assert!(a.pending() > 0);
     back(&world, 2);
-    settled(&a).await;
+    a.settled().await;
     seen(&a).await;
     seen(&world.client("b")).await;
     assert!(a.spooled().is_empty());
@@ -106,7 +95,7 @@ async fn a_name_made_apart_at_both_sides_shows_twice() {
     a.write("same", "of a").await.unwrap();
     b.write("same", "of b").await.unwrap();
     a.venus.peers().reconnect(&[]);
-    settled(&a).await;
+    a.settled().await;
     let shown = a.ls("").await.unwrap();
     assert_eq!(shown.len(), 3, "{shown:?}");
     assert_eq!(shown, b.ls("").await.unwrap());
@@ -127,7 +116,7 @@ async fn many_records_travel_in_few_calls() {
     assert_eq!(a.pending(), 800);
     back(&world, 2);
     world.counted("apply");
-    settled(&a).await;
+    a.settled().await;
     assert!(world.counted("apply") <= 4);
     let b = world.client("b");
     assert_eq!(b.ls("").await.unwrap().len(), 401);
@@ -146,7 +135,7 @@ async fn lost_answers_during_reintegration_do_nothing_twice() {
     back(&world, 2);
     world.weather(1, Weather::LosesAnswers(1));
     world.weather(2, Weather::LosesAnswers(1));
-    settled(&a).await;
+    a.settled().await;
     let b = world.client("b");
     assert_eq!(b.ls("").await.unwrap().len(), 21);
     assert_eq!(b.read("f07").await.unwrap(), "first");
@@ -164,7 +153,7 @@ async fn a_file_written_again_while_its_store_waits_is_sent_as_it_was_and_as_it_
     let opened = a.open("f", WRITE).await.unwrap();
     opened.container.write_at(0, b"begun").unwrap();
     back(&world, 1);
-    settled(&a).await;
+    a.settled().await;
     let b = world.client("b");
     assert!(b.bytes("f").await.unwrap() == vec![1; 100_000]);
     a.close(opened).await.unwrap();
@@ -191,7 +180,7 @@ async fn what_is_refused_for_quota_waits_and_the_rest_goes() {
     let b = world.client("b");
     assert_eq!(b.stat("d/inside").await.unwrap().mode, 0o600);
     b.venus.core.set_quota(root, 0).await.unwrap();
-    settled(&a).await;
+    a.settled().await;
     assert_eq!(b.ls("").await.unwrap(), ["d", "home", "more", "small"]);
 }
 
@@ -210,7 +199,7 @@ async fn a_change_of_what_was_removed_elsewhere_is_given_up_and_its_contents_are
     b.unlink("f").await.unwrap();
     b.unlink("g").await.unwrap();
     a.venus.peers().reconnect(&[]);
-    settled(&a).await;
+    a.settled().await;
     // What was written comes back; what was only touched does not.
     assert_eq!(b.ls("").await.unwrap(), ["g", "home"]);
     assert_eq!(b.read("g").await.unwrap(), "new");
@@ -242,9 +231,9 @@ async fn on_a_weak_line_a_chunk_goes_to_one_member_which_passes_it_on() {
     a.write("d/big", vec![7; 100_000]).await.unwrap();
     a.write("d/small", "x").await.unwrap();
     a.mkdir("d/e").await.unwrap();
-    settled(&a).await;
+    a.settled().await;
     a.write("d/e/more", "y").await.unwrap();
-    settled(&a).await;
+    a.settled().await;
     let sent = |(_, call): &&(u8, &str)| ["apply", "upload"].contains(call);
     let to: std::collections::BTreeSet<u8> =
         world.calls.lock().unwrap().iter().filter(sent).map(|(server, _)| *server).collect();
@@ -261,7 +250,7 @@ async fn on_a_weak_line_a_chunk_goes_to_one_member_which_passes_it_on() {
     );
     // And when that one is away, another gets what comes next.
     a.write("d/small", "changed").await.unwrap();
-    settled(&a).await;
+    a.settled().await;
     assert_eq!(b.read("d/small").await.unwrap(), "changed");
 }
 

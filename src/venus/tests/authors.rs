@@ -15,16 +15,6 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Enough for the members to agree that all of them include something.
 const ROUNDS: Duration = Duration::from_secs(4 * 3600);
 
-async fn settled(client: &Client) {
-    for _ in 0..300 {
-        if client.pending() == 0 {
-            return;
-        }
-        tokio::time::sleep(SECOND).await;
-    }
-    panic!("{} records are never sent: {:?}", client.pending(), client.venus.events().listen(100).0);
-}
-
 fn drawn(client: &Client, volume: VolumeId) -> Vec<Author> {
     let store = |store: &mut crate::store::Store| store.authors(1, volume);
     client.venus.core.cache.store(store).unwrap()
@@ -76,7 +66,7 @@ async fn what_waited_until_its_author_was_retired_is_issued_again_and_loses_noth
         assert_eq!(client.ls("d").await.unwrap(), ["e"]);
     };
     a.venus.peers().reconnect(&[]);
-    settled(&a).await;
+    a.settled().await;
     seen(&a).await;
     let c = world.client("c");
     seen(&c).await;
@@ -127,7 +117,7 @@ async fn authors_that_have_nothing_left_to_send_are_retired_at_the_end_or_after_
     again.read("f").await.unwrap();
     assert_eq!(retired(&world, 1, volume, &first, true).await, 0);
     again.venus.peers().reconnect(&[]);
-    settled(&again).await;
+    again.settled().await;
     tokio::time::sleep(SECOND).await;
     again.write("f", "3").await.unwrap();
     tokio::time::sleep(SECOND).await;
@@ -169,7 +159,7 @@ async fn what_servers_have_folded_is_read_and_written_by_whoever_knew_it_before(
     assert_eq!(a.read("f").await.unwrap(), "13");
     a.write("f", "of a").await.unwrap();
     away.venus.peers().reconnect(&[]);
-    settled(&away).await;
+    away.settled().await;
     assert_eq!(away.read("f").await.unwrap(), "of a");
     away.write("f", "of away").await.unwrap();
     away.unlink("d/f3").await.unwrap();

@@ -28,16 +28,6 @@ async fn apart(config: VenusConfig) -> (Arc<World>, Client) {
     (world, a)
 }
 
-async fn settled(client: &Client) {
-    for _ in 0..200 {
-        if client.pending() == 0 {
-            return;
-        }
-        tokio::time::sleep(SECOND).await;
-    }
-    panic!("{} records are never sent", client.pending());
-}
-
 fn place(client: &Client, root: &crate::venus::face::Attr) -> (u32, coda_proto::VolumeId) {
     let _ = client;
     (root.id.realm, root.id.fid.volume)
@@ -52,7 +42,7 @@ async fn a_file_written_fifty_times_is_stored_once() {
     }
     assert_eq!(a.pending(), 5, "two creates, two stores, a mode");
     world.boot(1);
-    settled(&a).await;
+    a.settled().await;
     let b = world.client("b");
     assert_eq!(b.read("f").await.unwrap(), "49");
     assert!(b.bytes("big").await.unwrap() == vec![49; 50_000]);
@@ -75,7 +65,7 @@ async fn what_is_made_and_removed_while_apart_never_was() {
     a.mkdir("build").await.unwrap();
     let a = world.crashed(&a, "again");
     world.boot(1);
-    settled(&a).await;
+    a.settled().await;
     assert_eq!(world.client("b").ls("").await.unwrap(), ["build", "home", "old"]);
     assert_eq!(a.ls("").await.unwrap(), ["build", "home", "old"]);
     a.write("build/z", "z").await.unwrap();
@@ -92,7 +82,7 @@ async fn saves_by_rename_leave_one_store_and_the_right_contents() {
     }
     assert_eq!(a.pending(), 5, "a mode, a create, a store, the removal of what was there first, a rename");
     world.boot(1);
-    settled(&a).await;
+    a.settled().await;
     let b = world.client("b");
     assert_eq!(b.ls("").await.unwrap(), ["home", "old"]);
     assert_eq!(b.read("old").await.unwrap(), "version 9");
@@ -108,7 +98,7 @@ async fn a_full_log_refuses_before_it_accepts_and_loses_nothing() {
     assert!(matches!(refused, Err(Error::NoSpace(_))), "{refused:?}");
     assert_eq!(a.ls("").await.unwrap(), ["d", "f", "home", "old"]);
     world.boot(1);
-    settled(&a).await;
+    a.settled().await;
     a.mkdir("e").await.unwrap();
     assert_eq!(world.client("b").ls("").await.unwrap(), ["d", "e", "f", "home", "old"]);
 }
@@ -168,7 +158,7 @@ async fn a_log_that_would_remove_much_waits_for_approval_and_says_so() {
     let reasons = a.venus.core.reasons(realm, volume, true);
     assert!(reasons.iter().any(|why| why.contains("cfs approve")), "{reasons:?}");
     assert_eq!(a.venus.core.approve(realm, volume), 210);
-    settled(&a).await;
+    a.settled().await;
     assert!(b.ls("d").await.unwrap().is_empty());
     assert!(Guard::default().names > 210);
 }
@@ -232,7 +222,7 @@ async fn a_metered_line_holds_what_is_logged_until_somebody_asks() {
     tokio::time::sleep(600 * SECOND).await;
     assert_eq!(a.pending(), 2);
     a.venus.core.set_mode(realm, volume, |mode| mode.strong = true).unwrap();
-    settled(&a).await;
+    a.settled().await;
     assert_eq!(b.read("g").await.unwrap(), "x");
 }
 
@@ -249,7 +239,7 @@ async fn what_trickles_out_takes_no_more_of_the_line_than_it_may() {
     }
     a.venus.peers().reconnect(&[]);
     let began = Instant::now();
-    settled(&a).await;
+    a.settled().await;
     let took = began.elapsed().as_secs();
     // 1.2 million bytes at 50,000 a second.
     assert!((20..=30).contains(&took), "{took} s");
@@ -268,7 +258,7 @@ async fn a_log_may_hold_so_many_bytes_and_remove_so_many_names_as_people_say() {
     let refused = a.write("g", vec![1; 9_000]).await;
     assert!(matches!(refused, Err(Error::NoSpace(_))), "{refused:?}");
     world.boot(1);
-    settled(&a).await;
+    a.settled().await;
     a.write("h", vec![1; 9_000]).await.unwrap();
 }
 
@@ -315,7 +305,7 @@ async fn a_save_by_rename_makes_the_file_another_and_a_rewrite_leaves_it_the_sam
     a.write("old", "written").await.unwrap();
     assert_eq!(a.stat("old").await.unwrap().id, saved);
     world.boot(1);
-    settled(&a).await;
+    a.settled().await;
     let b = world.client("b");
     assert_eq!(
         (b.stat("old").await.unwrap().id.fid, b.read("old").await.unwrap()),
@@ -326,7 +316,7 @@ async fn a_save_by_rename_makes_the_file_another_and_a_rewrite_leaves_it_the_sam
     // With a backup beside, as some editors keep it: the old file is the backup.
     a.rename("old", "old~").await.unwrap();
     a.write("old", "next").await.unwrap();
-    settled(&a).await;
+    a.settled().await;
     assert_eq!(b.stat("old~").await.unwrap().id.fid, saved.fid);
     assert_eq!(
         (b.read("old~").await.unwrap(), b.read("old").await.unwrap()),

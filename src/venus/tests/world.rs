@@ -403,6 +403,17 @@ pub struct Client {
 }
 
 impl Client {
+    /// Waits until everything is sent.
+    pub async fn settled(&self) {
+        for _ in 0..200 {
+            if self.pending() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        panic!("{} records are never sent: {:?}", self.pending(), self.venus.events().listen(100).0);
+    }
+
     /// The attributes of a path below the realm.
     pub async fn stat(&self, path: &str) -> Result<Attr> {
         let mut attr = self.venus.lookup(ME, self.venus.root(), REALM.as_bytes()).await?;
