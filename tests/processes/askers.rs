@@ -1,24 +1,8 @@
 //! Who asks makes a difference where something is not here: real processes by their names and descent.
 
-use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
-use crate::world::World;
-
-/// Runs `cfs`: exit code and standard error.
-fn cfs(socket: &Path, here: &Path, words: &[&str]) -> (u8, String) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let exit = cfs::run(
-        words.iter().map(OsString::from).collect(),
-        cfs::World {
-            connect: &mut |_, hint| cfs::socket::connect(Some(socket), hint),
-            input: &mut std::io::empty(),
-            out: &mut out,
-            err: &mut err,
-            here: here.to_owned(),
-        },
-    );
-    (exit.code(), String::from_utf8(err).unwrap())
-}
+use crate::world::{World, cfs};
 
 #[test]
 fn an_indexer_and_whoever_tries_out_being_offline_cause_nothing_to_be_fetched() {
@@ -43,7 +27,7 @@ fn an_indexer_and_whoever_tries_out_being_offline_cause_nothing_to_be_fetched() 
 
     let socket = world.room.state().join("other.sock");
     let script = "cat report > read && cat later 2> said; rm read said; exit 7";
-    let (code, told) =
+    let (code, _, told) =
         cfs(&socket, &there, &["offline", "--", "sh", "-c", &format!("cd {}; {script}", there.display())]);
     let missed = format!("           5 bytes  {}\n", there.join("later").display());
     assert_eq!((code, told.contains(&missed)), (7, true), "{told}");

@@ -1,13 +1,12 @@
 //! Two machines write one file at the same time; both mounts show both versions, and a choice ends it.
 
 use std::{
-    ffi::OsString,
     fs::{self, File},
     io::Write,
     path::Path,
 };
 
-use crate::world::World;
+use crate::world::{self, World};
 
 /// Names in a directory, in order.
 fn names(dir: &Path) -> Vec<String> {
@@ -19,19 +18,9 @@ fn names(dir: &Path) -> Vec<String> {
 
 /// Runs `cfs` in a directory, talking to one of the cache managers. What it prints.
 fn cfs(socket: &Path, here: &Path, words: &[&str]) -> String {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let exit = cfs::run(
-        words.iter().map(OsString::from).collect(),
-        cfs::World {
-            connect: &mut |_, hint| cfs::socket::connect(Some(socket), hint),
-            input: &mut std::io::empty(),
-            out: &mut out,
-            err: &mut err,
-            here: here.to_owned(),
-        },
-    );
-    assert_eq!((exit.code(), String::from_utf8_lossy(&err).as_ref()), (0, ""), "{words:?}");
-    String::from_utf8(out).unwrap()
+    let (code, out, err) = world::cfs(socket, here, words);
+    assert_eq!((code, err.as_str()), (0, ""), "{words:?}");
+    out
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A realm of server processes and a venus process, on a mount of its own.
 
 use std::{
+    ffi::OsString,
     fs,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -23,6 +24,22 @@ pub fn venus() -> Command {
         });
     }
     command
+}
+
+/// Runs `cfs` in a directory, talking to one of the cache managers: exit code, standard output and error.
+pub fn cfs(socket: &Path, here: &Path, words: &[&str]) -> (u8, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let exit = cfs::run(
+        words.iter().map(OsString::from).collect(),
+        cfs::World {
+            connect: &mut |_, hint| cfs::socket::connect(Some(socket), hint),
+            input: &mut std::io::empty(),
+            out: &mut out,
+            err: &mut err,
+            here: here.to_owned(),
+        },
+    );
+    (exit.code(), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
 
 /// Room for one test: state, mount point, and what is mounted there goes away with it.
@@ -173,20 +190,11 @@ impl World {
 
     /// What `cfs` prints; it must succeed.
     pub fn cfs(&self, line: &str) -> String {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let socket = self.room.state().join("venus.sock");
-        let exit = cfs::run(
-            line.split_whitespace().map(Into::into).collect(),
-            cfs::World {
-                connect: &mut |_, hint| cfs::socket::connect(Some(&socket), hint),
-                input: &mut std::io::empty(),
-                out: &mut out,
-                err: &mut err,
-                here: self.room.mount().join("demo/home"),
-            },
-        );
-        assert_eq!(exit.code(), 0, "cfs {line}: {}", String::from_utf8_lossy(&err));
-        String::from_utf8(out).unwrap()
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (code, out, err) =
+            cfs(&self.room.state().join("venus.sock"), &self.room.mount().join("demo/home"), &words);
+        assert_eq!(code, 0, "cfs {line}: {err}");
+        out
     }
 
     fn log(&self, name: &str) -> fs::File {
