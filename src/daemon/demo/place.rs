@@ -40,10 +40,7 @@ impl Place {
         let mount = std::path::absolute(mount)?;
         point::clear_stale(&mount, is_privileged()).context("the mount point (--mount DIR names another)")?;
         let (mount, made_mount) = made(&mount)?;
-        let mut socket = state.join("venus.sock");
-        if socket.as_os_str().as_bytes().len() > SOCKET_LIMIT {
-            socket = std::env::temp_dir().join(format!("coda-demo-{}.sock", std::process::id()));
-        }
+        let socket = socket(&state, "");
         Ok(Place { state, mount, socket, temporary, made_mount })
     }
 
@@ -55,10 +52,7 @@ impl Place {
         point::clear_stale(&mount, is_privileged())?;
         let (mount, made_mount) = made(&mount)?;
         let state = made(&self.state.join("second"))?.0;
-        let mut socket = state.join("venus.sock");
-        if socket.as_os_str().as_bytes().len() > SOCKET_LIMIT {
-            socket = std::env::temp_dir().join(format!("coda-demo-{}-2.sock", std::process::id()));
-        }
+        let socket = socket(&state, "-2");
         Ok(Place { state, mount, socket, temporary: false, made_mount })
     }
 
@@ -93,6 +87,15 @@ impl Place {
         {
             tracing::warn!(state = %self.state.display(), %error, "the temporary state could not be removed");
         }
+    }
+}
+
+/// The control socket: in the state, or where that makes a path too long for a socket, among temporary files.
+fn socket(state: &Path, which: &str) -> PathBuf {
+    let socket = state.join("venus.sock");
+    match socket.as_os_str().as_bytes().len() > SOCKET_LIMIT {
+        true => std::env::temp_dir().join(format!("coda-demo-{}{which}.sock", std::process::id())),
+        false => socket,
     }
 }
 
