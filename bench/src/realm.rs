@@ -252,12 +252,12 @@ impl Writer {
     }
 
     fn mkdir(&mut self, realm: &Realm, parent: (Fid, &mut Past), name: &str) -> anyhow::Result<(Fid, Past)> {
-        self.count += 1;
-        let fid = Fid::directory(realm.home, self.author, self.count);
-        let op = Op::MakeDir { parent: parent.0, name: name.into(), fid, mode: 0o755, owner: 0 };
-        let dot = self.add(realm, vec![Base { fid: parent.0, past: parent.1.clone() }], op, 200)?;
-        parent.1.add(dot);
-        Ok((fid, Past::of(dot)))
+        let fid = Fid::directory(realm.home, self.author, self.count + 1);
+        self.make(
+            realm,
+            parent.1,
+            Op::MakeDir { parent: parent.0, name: name.into(), fid, mode: 0o755, owner: 0 },
+        )
     }
 
     /// Makes a file.
@@ -267,11 +267,22 @@ impl Writer {
         parent: (Fid, &mut Past),
         name: &str,
     ) -> anyhow::Result<(Fid, Past)> {
+        let fid = Fid::file(realm.home, self.author, self.count + 1);
+        self.make(
+            realm,
+            parent.1,
+            Op::Create { parent: parent.0, name: name.into(), fid, mode: 0o644, owner: 0 },
+        )
+    }
+
+    /// Binds what an operation makes in its parent.
+    fn make(&mut self, realm: &Realm, above: &mut Past, op: Op) -> anyhow::Result<(Fid, Past)> {
+        let (Op::MakeDir { parent, fid, .. } | Op::Create { parent, fid, .. }) = op else {
+            anyhow::bail!("{op:?} makes nothing");
+        };
         self.count += 1;
-        let fid = Fid::file(realm.home, self.author, self.count);
-        let op = Op::Create { parent: parent.0, name: name.into(), fid, mode: 0o644, owner: 0 };
-        let dot = self.add(realm, vec![Base { fid: parent.0, past: parent.1.clone() }], op, 200)?;
-        parent.1.add(dot);
+        let dot = self.add(realm, vec![Base { fid: parent, past: above.clone() }], op, 200)?;
+        above.add(dot);
         Ok((fid, Past::of(dot)))
     }
 
