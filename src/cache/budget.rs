@@ -45,16 +45,7 @@ impl Cache {
     pub fn reserve(self: &Arc<Cache>, what: ObjectId, bytes: u64) -> Result<Reserved> {
         let mut ground = self.ground();
         // The room that is kept for pins is theirs.
-        let owed = match ground.owed {
-            0 => 0,
-            owed => {
-                if ground.store.is_hoarded(what)? {
-                    0
-                } else {
-                    owed
-                }
-            }
-        };
+        let owed = if ground.owed > 0 && ground.store.is_hoarded(what)? { 0 } else { ground.owed };
         let want = |ground: &Ground| ground.bytes + ground.reserved + owed + bytes <= self.limits.bytes;
         if !want(&ground) {
             self.evict(&mut ground, &want, false)?;
