@@ -15,6 +15,11 @@
 //!  wire     coda-proto
 //! ```
 
+#![cfg_attr(
+    not(feature = "daemon"),
+    allow(dead_code, unused_imports, reason = "what only the shell asks for is not used by the core alone")
+)]
+
 pub mod cache;
 pub mod callback;
 pub mod cml;

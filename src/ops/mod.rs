@@ -31,7 +31,6 @@ mod patience;
 mod place;
 mod restart;
 mod seals;
-#[cfg_attr(not(feature = "daemon"), allow(dead_code, reason = "it is the daemon that looks"))]
 pub(crate) mod slept;
 mod status;
 mod xattrs;
