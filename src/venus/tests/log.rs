@@ -131,16 +131,15 @@ async fn write_disconnected_changes_are_logged_until_they_are_old_enough_or_want
     assert_eq!(a.venus.core.volume_mode(realm, volume, true).text(), "connected");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_log_that_would_remove_much_waits_for_approval_and_says_so() {
+/// A client that removed 210 directories of `d` and wrote `f` while apart, and has had time to send it; and another.
+async fn much_removed(guard: Guard) -> (Client, Client, (u32, coda_proto::VolumeId)) {
     let world = World::new(1);
-    let a = world.client("a");
+    let a = world.client_with("a", VenusConfig { guard, ..VenusConfig::default() });
     a.mkdir("d").await.unwrap();
     for n in 0..210 {
         a.mkdir(&format!("d/{n}")).await.unwrap();
     }
     let dir = a.stat("d").await.unwrap();
-    let (realm, volume) = place(&a, &dir);
     a.ls("d").await.unwrap();
     for n in 0..210 {
         a.ls(&format!("d/{n}")).await.unwrap();
@@ -153,8 +152,15 @@ async fn a_log_that_would_remove_much_waits_for_approval_and_says_so() {
     world.boot(1);
     tokio::time::sleep(100 * SECOND).await;
     let b = world.client("b");
-    assert_eq!(b.ls("d").await.unwrap().len(), 210);
     assert_eq!(b.read("f").await.unwrap(), "goes");
+    let place = place(&a, &dir);
+    (a, b, place)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_would_remove_much_waits_for_approval_and_says_so() {
+    let (a, b, (realm, volume)) = much_removed(Guard::default()).await;
+    assert_eq!(b.ls("d").await.unwrap().len(), 210);
     let reasons = a.venus.core.reasons(realm, volume, true);
     assert!(reasons.iter().any(|why| why.contains("cfs approve")), "{reasons:?}");
     assert_eq!(a.venus.core.approve(realm, volume), 210);
@@ -251,8 +257,7 @@ async fn what_trickles_out_takes_no_more_of_the_line_than_it_may() {
 
 #[tokio::test(start_paused = true)]
 async fn a_log_may_hold_so_many_bytes_and_remove_so_many_names_as_people_say() {
-    let guard = Guard { names: 250, percent: 100 };
-    let config = VenusConfig { log_bytes: 10_000, guard, ..VenusConfig::default() };
+    let config = VenusConfig { log_bytes: 10_000, ..VenusConfig::default() };
     let (world, a) = apart(config).await;
     a.write("f", vec![1; 9_000]).await.unwrap();
     let refused = a.write("g", vec![1; 9_000]).await;
@@ -260,6 +265,10 @@ async fn a_log_may_hold_so_many_bytes_and_remove_so_many_names_as_people_say() {
     world.boot(1);
     a.settled().await;
     a.write("h", vec![1; 9_000]).await.unwrap();
+    for (names, left) in [(250, 0), (205, 210)] {
+        let (_a, b, _) = much_removed(Guard { names, percent: 100 }).await;
+        assert_eq!(b.ls("d").await.unwrap().len(), left, "{names} may go unasked");
+    }
 }
 
 #[tokio::test(start_paused = true)]
