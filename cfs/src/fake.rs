@@ -445,6 +445,7 @@ impl State {
                 let away = volume.live == 0;
                 let why = if away { "no server can be reached" } else { "" };
                 let line = |verb: &str, path: &str, bytes| PendingRecord {
+                    uid: 1000,
                     verb: verb.into(),
                     path: path.into(),
                     bytes,
@@ -462,6 +463,7 @@ impl State {
                             oldest_seconds: 300,
                             left_seconds: (!away).then_some(2),
                             reasons: if away { vec![why.into()] } else { vec![] },
+                            users: vec![PendingUser { uid: 1000, records: self.pending, bytes: 4120 }],
                             lines: vec![
                                 line("create", "/coda/example.org/src/new", 0),
                                 line("store", "/coda/example.org/src/new", 4120),

@@ -8,6 +8,8 @@ use prost::Message;
 pub struct Entry {
     /// Its place in the log; grows.
     pub log: u64,
+    /// The local user whose it is.
+    pub uid: u32,
     /// Its name.
     pub dot: Dot,
     /// The objects it touches.
@@ -25,8 +27,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Of a record at a place of the log. `inline`: its contents travel within it.
-    pub fn new(log: u64, record: &Record, inline: bool) -> Entry {
+    /// Of a user's record at a place of the log. `inline`: its contents travel within it.
+    pub fn new(log: u64, uid: u32, record: &Record, inline: bool) -> Entry {
         let contents = if let Op::Store { length, .. } = record.op { length } else { 0 };
         let size = match &record.op {
             Op::Store { contents: coda_proto::Contents::Inline(bytes), .. } => {
@@ -36,6 +38,7 @@ impl Entry {
         };
         Entry {
             log,
+            uid,
             dot: record.dot,
             touches: record.op.touches().into(),
             creates: record.op.creates(),

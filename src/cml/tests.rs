@@ -12,6 +12,8 @@ use super::{Earlier, Forgotten, cancel, fold, subject, without};
 
 const VOLUME: VolumeId = VolumeId(0x7f00_0001);
 const US: Author = Author(5);
+/// Another user of the same machine.
+const THEM: Author = Author(6);
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 fn root() -> Fid {
@@ -91,8 +93,12 @@ impl Client {
 
     /// Does something, if it can be done.
     fn act(&mut self, op: Op) -> bool {
+        self.act_as(US, op)
+    }
+
+    fn act_as(&mut self, author: Author, op: Op) -> bool {
         self.seq += 1;
-        let (dot, lamport) = (Dot::new(US, self.seq), 100 + self.seq);
+        let (dot, lamport) = (Dot::new(author, self.seq), 100 + self.seq);
         let full = record(&self.local, dot, lamport, op.clone());
         let connected = Record { logged: false, ..full.clone() };
         if apply(&mut self.local, &connected).is_err() {
@@ -124,7 +130,10 @@ impl Client {
             .is_some_and(|fid| self.local.bindings_of(fid).unwrap().iter().all(|binding| !binding.shown));
         let about = self.log.iter().filter(|(_, r)| subject.is_some_and(|s| r.op.touches().contains(&s)));
         let earlier: Vec<Earlier> = about
-            .map(|(log, record)| Earlier { log: *log, op: &record.op, sent: *log <= self.sent })
+            .map(|(log, record)| {
+                let sent = *log <= self.sent || record.dot.author != new.dot.author;
+                Earlier { log: *log, op: &record.op, sent }
+            })
             .collect();
         let plan = cancel(&earlier, &new.op, last_name);
         let read = |log: u64| Ok::<_, Infallible>(self.log[&log].clone());
@@ -274,6 +283,37 @@ fn play(steps: &Steps, others: &Steps, keeps: bool) -> Result<(usize, usize), Te
     Ok((all.len(), client.log.len()))
 }
 
+/// Plays what two users of a machine do in turns, and sends their logs in some order that keeps what is built on
+/// what: what touches the same objects.
+fn play_two(steps: &Steps, order: &[bool]) -> Result<(), TestCaseError> {
+    let mut client = Client::new(&volume());
+    for (at, (kind, first, second, other)) in steps.iter().enumerate() {
+        let author = if *other { THEM } else { US };
+        if let Some(op) = draw(&client.local, *kind, *first, *second, at as u32 + 1, author, false) {
+            client.act_as(author, op);
+        }
+    }
+    let (mut server, mut log) = (volume(), client.log.clone());
+    for last in order.iter().chain(std::iter::repeat(&false)) {
+        let is_free = |(at, record): &(&u64, &Record)| {
+            let touched = record.op.touches();
+            let mut earlier = log.range(..**at).map(|(_, earlier)| earlier.op.touches());
+            !earlier.any(|fids| fids.iter().any(|fid| touched.contains(fid)))
+        };
+        let mut free = log.iter().filter(is_free).map(|(at, _)| *at);
+        let Some(next) = (if *last { free.next_back() } else { free.next() }) else { break };
+        let record = log.remove(&next).unwrap();
+        prop_assert!(apply(&mut server, &record).is_ok(), "{record:?} is refused");
+    }
+    prop_assert!(log.is_empty());
+    prop_assert_eq!(shown(&server), shown(&client.local), "{:#?}", &client.log);
+    for (fid, past) in &client.pasts {
+        let there = server.head(*fid).unwrap().map(|head| head.past);
+        prop_assert!(there.is_none_or(|there| there == *past), "{} is at another version", fid);
+    }
+    Ok(())
+}
+
 fn steps(most: usize) -> impl Strategy<Value = Steps> {
     proptest::collection::vec(any::<(u8, u8, u8, bool)>(), 0..most)
 }
@@ -284,6 +324,14 @@ proptest! {
     #[test]
     fn the_log_as_it_is_kept_does_what_all_of_it_would_do(steps in steps(40)) {
         play(&steps, &Steps::new(), false)?;
+    }
+
+    #[test]
+    fn what_two_users_did_may_be_sent_in_any_order_that_keeps_what_is_built_on_what(
+        steps in steps(40),
+        order in proptest::collection::vec(any::<bool>(), 40),
+    ) {
+        play_two(&steps, &order)?;
     }
 
     #[test]

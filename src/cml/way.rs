@@ -1,8 +1,9 @@
 //! Whether a new mutation asks the servers, or is written down as a fact for later.
 //!
 //! A record that asks may be refused, and then what was built on it is undone. A logged one is
-//! acknowledged and never undone. So nothing is logged behind a record that still asks, and nothing asks
-//! behind a logged one: the log goes first.
+//! acknowledged and never undone. So nothing is logged on top of a record that still asks, and nothing asks
+//! on top of a logged one, whosever it is. Of what one user does, all goes the same way: nothing asks behind
+//! the log, which goes first.
 
 /// How a mutation wants to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +25,14 @@ impl From<bool> for Manner {
 /// What there is to know.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    /// Records under way whose callers wait for what the servers say.
+    /// The user's records under way whose callers wait for what the servers say.
     pub asking: usize,
-    /// Records in the log.
+    /// The user's records in the log.
     pub logged: usize,
+    /// Something that it is built on, whosever, is under way and asks.
+    pub on_asking: bool,
+    /// Something that it is built on, whosever, is in the log.
+    pub on_logged: bool,
     /// Some member may be called.
     pub reachable: bool,
     /// Mutations are to be logged, whoever can be reached.
@@ -49,6 +54,8 @@ pub enum Way {
     Away,
     /// It cannot be made now: the log is being sent first.
     Later,
+    /// What it is built on is partly logged and partly asks: the latter is to end first, which is soon.
+    Wait,
 }
 
 /// Of a log so short it is worth to wait for.
@@ -56,13 +63,15 @@ const SHORT: usize = 64;
 
 /// Decides.
 pub fn way(manner: Manner, facts: Facts) -> Way {
-    let Facts { asking, logged, reachable, write_disconnected, strong } = facts;
+    let Facts { asking, logged, on_asking, on_logged, reachable, write_disconnected, strong } = facts;
     let waits = reachable && !write_disconnected;
     match manner {
         Manner::Connected if !reachable => Way::Away,
-        Manner::Connected if logged > 0 => Way::Later,
+        _ if on_asking && on_logged => Way::Wait,
+        Manner::Connected if logged > 0 || on_logged => Way::Later,
         Manner::Connected => Way::Ask,
-        _ if asking > 0 || (logged == 0 && waits) => Way::Ask,
+        _ if on_asking => Way::Ask,
+        _ if !on_logged && (asking > 0 || (logged == 0 && waits)) => Way::Ask,
         _ if waits && (logged < SHORT || strong) => Way::LogAndWait,
         _ => Way::Log,
     }
@@ -72,8 +81,15 @@ pub fn way(manner: Manner, facts: Facts) -> Way {
 mod tests {
     use super::*;
 
-    const QUIET: Facts =
-        Facts { asking: 0, logged: 0, reachable: true, write_disconnected: false, strong: false };
+    const QUIET: Facts = Facts {
+        asking: 0,
+        logged: 0,
+        on_asking: false,
+        on_logged: false,
+        reachable: true,
+        write_disconnected: false,
+        strong: false,
+    };
 
     #[test]
     fn the_servers_are_asked_while_there_are_any_and_the_log_is_empty() {
@@ -108,5 +124,27 @@ mod tests {
         assert_eq!(way(Manner::Connected, QUIET), Way::Ask);
         assert_eq!(way(Manner::Connected, Facts { reachable: false, ..QUIET }), Way::Away);
         assert_eq!(way(Manner::Connected, Facts { logged: 1, ..QUIET }), Way::Later);
+    }
+
+    #[test]
+    fn another_users_log_is_nobody_elses_matter_but_for_what_is_built_on_it() {
+        for asking in [0, 1] {
+            for logged in [0, 1, 10_000] {
+                for reachable in [true, false] {
+                    for write_disconnected in [true, false] {
+                        let facts = Facts { asking, logged, reachable, write_disconnected, ..QUIET };
+                        for manner in [Manner::Plain, Manner::Exclusive] {
+                            let on = Facts { on_logged: true, ..facts };
+                            assert!(matches!(way(manner, on), Way::Log | Way::LogAndWait), "{on:?}");
+                            let on = Facts { on_asking: true, ..facts };
+                            assert_eq!(way(manner, on), Way::Ask, "{on:?}");
+                            let on = Facts { on_asking: true, on_logged: true, ..facts };
+                            assert_eq!(way(manner, on), Way::Wait, "{on:?}");
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(way(Manner::Connected, Facts { on_logged: true, ..QUIET }), Way::Later);
     }
 }

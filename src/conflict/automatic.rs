@@ -53,11 +53,16 @@ impl Core {
         }
         let dir = ObjectId { realm: id.realm, fid: status.parent };
         let Some(rule) = self.rule(dir, id).await? else { return Ok(false) };
-        self.merge_as(id, rule).await.map(|merged| merged.is_some())
+        self.merge_as(self.settings.owner, id, rule).await.map(|merged| merged.is_some())
     }
 
     /// Merges what several sides wrote, as a rule says. Answers nothing where it does not say how.
-    pub(crate) async fn merge_as(&self, id: ObjectId, rule: Rule) -> Result<Option<super::Decided>> {
+    pub(crate) async fn merge_as(
+        &self,
+        uid: u32,
+        id: ObjectId,
+        rule: Rule,
+    ) -> Result<Option<super::Decided>> {
         let view = self.current(id).await?;
         let status = &view.row.status;
         let versions = distinct(&status.siblings);
@@ -78,7 +83,7 @@ impl Core {
         scratch.container.write_at(0, &merged).map_err(|error| cache::io(id.fid, error))?;
         let mtime = versions.iter().map(|version| version.mtime).max().unwrap_or_default();
         let of = status.siblings.iter().map(|sibling| sibling.dot).collect();
-        self.decide(id, Keep::Given { container: scratch.name, mtime, of }).await.map(Some)
+        self.decide(uid, id, Keep::Given { container: scratch.name, mtime, of }).await.map(Some)
     }
 
     /// The rule for a file: of the nearest directory that has one for its name.

@@ -31,7 +31,7 @@ const LARGEST: u64 = 16 << 20;
 impl Core {
     /// A file is about to be written. While nobody can be told, what it is now is kept; else what was kept of an
     /// earlier time is no longer what it begins from.
-    pub(crate) async fn leave_base(&self, view: &View, open: Option<&OpenFile>) -> Result<()> {
+    pub(crate) async fn leave_base(&self, uid: u32, view: &View, open: Option<&OpenFile>) -> Result<()> {
         let id = view.id;
         if !view.row.has_contents()
             || view.row.status.siblings.is_empty()
@@ -43,7 +43,7 @@ impl Core {
             return Ok(());
         }
         let old = self.cache.store(|store| store.base(id))?;
-        let kept = match self.is_apart(id).await {
+        let kept = match self.is_apart(uid, &[id]).await {
             true => self.kept_base(view, open)?,
             false => None,
         };

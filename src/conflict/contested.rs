@@ -71,7 +71,7 @@ impl Core {
             if status.kind == Kind::File {
                 self.keep_removed(dir, name, status).await?;
             }
-            self.remove(dir, &shown, Removal::File).await?;
+            self.remove(who.uid, dir, &shown, Removal::File).await?;
             settled.removed += 1;
         }
         self.say("conflict", format!("Resolved {} of {}", text(name), dir.fid));
@@ -152,7 +152,7 @@ impl Core {
             made.push(own);
         }
         let shown = view.row.shown().ok_or(Error::Gone(id.fid))?;
-        self.decide(id, super::Keep::Chosen(Choice::Version(shown))).await?;
+        self.decide(who.uid, id, super::Keep::Chosen(Choice::Version(shown))).await?;
         Ok(made)
     }
 }

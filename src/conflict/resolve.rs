@@ -95,9 +95,9 @@ pub(super) struct Source<'a> {
 
 impl Core {
     /// Decides between the versions of a file.
-    pub(crate) async fn decide(&self, id: ObjectId, keep: Keep) -> Result<Decided> {
+    pub(crate) async fn decide(&self, uid: u32, id: ObjectId, keep: Keep) -> Result<Decided> {
         let name = id.fid.to_string();
-        let decided = self.retried(id, name.as_bytes(), || self.decide_once(id, &keep)).await?;
+        let decided = self.retried(id, name.as_bytes(), || self.decide_once(uid, id, &keep)).await?;
         self.say("conflict", format!("Resolved {}, {} version(s) gone", id.fid, decided.dropped));
         if !self.cache.view(id)?.is_some_and(|view| view.row.status.in_conflict()) {
             self.forget_base(id)?;
@@ -107,7 +107,12 @@ impl Core {
         Ok(decided)
     }
 
-    async fn decide_once(&self, id: ObjectId, keep: &Keep) -> std::result::Result<Decided, Failure> {
+    async fn decide_once(
+        &self,
+        uid: u32,
+        id: ObjectId,
+        keep: &Keep,
+    ) -> std::result::Result<Decided, Failure> {
         let held = self.cache.locks.hold([id]).await;
         let view = self.current_held(id, Vec::new()).await?;
         let status = &view.row.status;
@@ -155,7 +160,7 @@ impl Core {
         let seen = Seen { fid: id.fid, past: base.clone(), lamport: status.lamport };
         let (length, hash, mtime, container) = (source.length, source.hash, source.mtime, source.name);
         let mut kept = None;
-        let submitted = self.submit(held, id, vec![seen], Manner::Connected, |stamp| {
+        let submitted = self.submit(uid, held, id, vec![seen], Manner::Connected, |stamp| {
             let sibling = Sibling { dot: stamp.dot, length, hash, mtime, host: stamp.host.clone() };
             kept = Some(sibling.clone());
             let row = updated(&view.row, stamp, |status| {

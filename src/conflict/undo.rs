@@ -121,7 +121,8 @@ impl Core {
             match undo.name.is_empty() {
                 true => {
                     let name = undo.object.fid.to_string();
-                    self.retried(undo.object, name.as_bytes(), || self.add_version(undo, dropped)).await?;
+                    self.retried(undo.object, name.as_bytes(), || self.add_version(who.uid, undo, dropped))
+                        .await?;
                 }
                 false => self.make_again(who, undo, dropped).await?,
             }
@@ -132,7 +133,12 @@ impl Core {
     }
 
     /// Stores contents on the base of before the decision: beside whatever was stored since.
-    async fn add_version(&self, undo: &Undo, dropped: &Dropped) -> std::result::Result<(), Failure> {
+    async fn add_version(
+        &self,
+        uid: u32,
+        undo: &Undo,
+        dropped: &Dropped,
+    ) -> std::result::Result<(), Failure> {
         let id = undo.object;
         let held = self.cache.locks.hold([id]).await;
         let view = self.current_held(id, Vec::new()).await?;
@@ -145,7 +151,7 @@ impl Core {
         let past: Past = undo.past.clone();
         let seen = Seen { fid: id.fid, past, lamport: status.lamport };
         let Source { length, hash, mtime, .. } = source;
-        self.submit(held, id, vec![seen], Manner::Connected, |stamp| {
+        self.submit(uid, held, id, vec![seen], Manner::Connected, |stamp| {
             let sibling = Sibling { dot: stamp.dot, length, hash, mtime, host: stamp.host.clone() };
             let row = updated(&view.row, stamp, |status| status.siblings.push(sibling));
             let op = Op::Store { fid: id.fid, length, hash, mtime, contents, mode: None };

@@ -51,11 +51,12 @@ fn concerns_objects(request: &Request) -> bool {
         | Conflicts { .. }
         | Undo { .. }
         | Rehearse { .. }
+        | PurgeLog { all: false, .. }
         | Expand { .. }
         | Collapse { .. }
         | Resolve { .. } => true,
         WriteDisconnect { .. }
-        | PurgeLog { .. }
+        | PurgeLog { all: true, .. }
         | CheckpointLog { .. }
         | HoardAdd { .. }
         | HoardDelete { .. }
@@ -99,5 +100,12 @@ mod tests {
         assert!(SHARED.may(1001, &Request::Whereis { path: "/coda/r".into() }));
         assert!(!SHARED.may(1001, &Request::Disconnect { servers: vec![] }));
         assert!(!SHARED.may(1001, &Request::ListCache { volumes: vec![] }));
+    }
+
+    #[test]
+    fn others_may_give_up_what_is_theirs_and_nothing_else() {
+        let purge = |all| Request::PurgeLog { path: "/coda/r".into(), all };
+        assert!(SHARED.may(1001, &purge(false)) && !SHARED.may(1001, &purge(true)));
+        assert!(SHARED.may(1000, &purge(true)) && !PRIVATE.may(1001, &purge(false)));
     }
 }

@@ -110,6 +110,7 @@ fn settings(config: &Config, host: &str) -> VenusConfig {
         host: host.to_owned(),
         rpc_timeout: config.rpc_timeout,
         mountpoint: config.mountpoint.display().to_string(),
+        owner: config.primaryuser.unwrap_or_else(effective_user),
         conflict_view: config.conflict_view,
         log_records: config.cml_records,
         log_bytes: config.cml_size,

@@ -28,12 +28,12 @@ impl Core {
     }
 
     /// Replaces a directory's access list.
-    pub async fn set_acl(&self, dir: ObjectId, acl: &Acl) -> Result<()> {
+    pub async fn set_acl(&self, uid: u32, dir: ObjectId, acl: &Acl) -> Result<()> {
         if !dir.fid.is_directory() {
             return Err(Error::NotDirectory(dir.fid.to_string()));
         }
         let op = Op::SetAcl { fid: dir.fid, acl: acl.clone() };
-        self.retried(dir, b"access list", || self.change_once(dir, op.clone())).await?;
+        self.retried(dir, b"access list", || self.change_once(uid, dir, op.clone())).await?;
         // Rights on what is in it come with each object's status.
         for child in self.cache.store(|store| store.children(dir))? {
             self.cache.demote(child)?;
@@ -53,20 +53,20 @@ impl Core {
     }
 
     /// Limits an object's volume to so many blocks of a kilobyte; 0 is no limit.
-    pub async fn set_quota(&self, id: ObjectId, blocks: u64) -> Result<()> {
+    pub async fn set_quota(&self, uid: u32, id: ObjectId, blocks: u64) -> Result<()> {
         let root = ObjectId { realm: id.realm, fid: coda_proto::Fid::root(id.fid.volume) };
         let op = Op::SetQuota { fid: root.fid, min: None, max: Some(blocks) };
-        self.retried(root, b"quota", || self.change_once(root, op.clone())).await
+        self.retried(root, b"quota", || self.change_once(uid, root, op.clone())).await
     }
 
     /// A record that changes nothing that is cached of the object but its version.
-    async fn change_once(&self, id: ObjectId, op: Op) -> std::result::Result<(), Failure> {
+    async fn change_once(&self, uid: u32, id: ObjectId, op: Op) -> std::result::Result<(), Failure> {
         let held = self.cache.locks.hold([id]).await;
         let view = self.current_held(id, Vec::new()).await?;
         if view.gone {
             return Err(Error::NotFound(text(b"directory")).into());
         }
-        self.submit(held, id, vec![Seen::of(&view.row.status)], Manner::Connected, |stamp| {
+        self.submit(uid, held, id, vec![Seen::of(&view.row.status)], Manner::Connected, |stamp| {
             (op, Change::of(Edit::Put(id, updated(&view.row, stamp, |_| ()))))
         })
         .await?;

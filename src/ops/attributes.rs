@@ -68,7 +68,7 @@ impl Core {
         }
         if rest != AttrChange::default() {
             let name = id.fid.to_string();
-            self.retried(id, name.as_bytes(), || self.setattr_once(id, rest)).await?;
+            self.retried(id, name.as_bytes(), || self.setattr_once(who.uid, id, rest)).await?;
         }
         Ok(self.attr(&self.current(id).await?, who))
     }
@@ -114,7 +114,12 @@ impl Core {
         Ok(())
     }
 
-    async fn setattr_once(&self, id: ObjectId, change: AttrChange) -> std::result::Result<(), Failure> {
+    async fn setattr_once(
+        &self,
+        by: u32,
+        id: ObjectId,
+        change: AttrChange,
+    ) -> std::result::Result<(), Failure> {
         let held = self.cache.locks.hold([id]).await;
         let view = self.current_held(id, Vec::new()).await?;
         let status = &view.row.status;
@@ -126,7 +131,7 @@ impl Core {
         }
         let AttrChange { uid, gid, mtime, .. } = change;
         let mode = change.mode.map(|mode| mode & 0o1777);
-        self.submit(held, id, vec![Seen::of(status)], false, |stamp| {
+        self.submit(by, held, id, vec![Seen::of(status)], false, |stamp| {
             let row = updated(&view.row, stamp, |status| {
                 status.mode = mode.unwrap_or(status.mode);
                 status.owner = uid.unwrap_or(status.owner);
@@ -151,7 +156,7 @@ impl Core {
             let handle = self.handle(opened.handle)?;
             // Other writers' closes would store it too; but whoever cuts a file by name sees it done.
             match handle.file.changed() {
-                true => self.store(id, &handle.file).await,
+                true => self.store(who.uid, id, &handle.file).await,
                 false => Ok(()),
             }
         }

@@ -77,7 +77,7 @@ impl Core {
             Some(file) => file,
             None if mode.truncate || (is_new && writes) => {
                 if !is_new {
-                    self.leave_base(&view, None).await?;
+                    self.leave_base(who.uid, &view, None).await?;
                 }
                 self.emptied(id)?
             }
@@ -85,7 +85,7 @@ impl Core {
         };
         if writes {
             let view = self.cache.view(id)?.unwrap_or_else(|| view.clone());
-            self.leave_base(&view, Some(&file)).await?;
+            self.leave_base(who.uid, &view, Some(&file)).await?;
             self.shadow(id, file.name)?;
         }
         if mode.truncate && file.container.length().is_ok_and(|length| length > 0) {
@@ -94,7 +94,7 @@ impl Core {
         if writes {
             self.note_writing(id, true)?;
         }
-        let handle = self.add_handle(Handle { id, file: file.clone(), write: writes });
+        let handle = self.add_handle(Handle { id, file: file.clone(), write: writes, uid: who.uid });
         let mut state = file.state();
         match writes {
             true => state.writers += 1,
@@ -219,7 +219,7 @@ impl Core {
         if !handle.write || others || !handle.file.changed() {
             return Ok(());
         }
-        self.store(handle.id, &handle.file).await
+        self.store(handle.uid, handle.id, &handle.file).await
     }
 
     /// What was written survives power loss, here and there.
@@ -228,7 +228,7 @@ impl Core {
         if handle.write {
             handle.file.container.sync().map_err(|error| cache::io(handle.id.fid, error))?;
             if handle.file.changed() {
-                self.store(handle.id, &handle.file).await?;
+                self.store(handle.uid, handle.id, &handle.file).await?;
             }
         }
         self.make_last()
@@ -236,11 +236,11 @@ impl Core {
 
     /// The last descriptor of an open is gone.
     pub(crate) async fn release(&self, handle: u64) -> Result<()> {
-        let Handle { id, file, write } = self.take_handle(handle)?;
+        let Handle { id, file, write, uid } = self.take_handle(handle)?;
         let last_writer = write && file.state().writers == 1;
         // Stores through a mapping may have come after the flush.
         let stored = match last_writer && file.changed() {
-            true => self.store(id, &file).await,
+            true => self.store(uid, id, &file).await,
             false => Ok(()),
         };
         let _held = self.cache.locks.hold([id]).await;
@@ -290,17 +290,22 @@ impl Core {
         self.cache.demote(id)
     }
 
-    /// Stores changed contents at all members.
-    pub(crate) async fn store(&self, id: ObjectId, file: &Arc<OpenFile>) -> Result<()> {
+    /// Stores changed contents at all members, for whoever closes the file.
+    pub(crate) async fn store(&self, uid: u32, id: ObjectId, file: &Arc<OpenFile>) -> Result<()> {
         let name = id.fid.to_string();
-        let stored = self.retried(id, name.as_bytes(), || self.store_once(id, file)).await;
+        let stored = self.retried(id, name.as_bytes(), || self.store_once(uid, id, file)).await;
         if stored.is_err() {
             file.state().unsaved = true;
         }
         stored
     }
 
-    async fn store_once(&self, id: ObjectId, file: &Arc<OpenFile>) -> std::result::Result<(), Failure> {
+    async fn store_once(
+        &self,
+        uid: u32,
+        id: ObjectId,
+        file: &Arc<OpenFile>,
+    ) -> std::result::Result<(), Failure> {
         let held = self.cache.locks.hold([id]).await;
         if !file.changed() {
             return Ok(());
@@ -316,7 +321,7 @@ impl Core {
         let reading = self.read_still(id, file).await?;
         let contents = match &reading.inline {
             Some(bytes) => Contents::Inline(bytes.clone()),
-            None => Contents::Uploaded(self.bring(id, &view, file, &reading).await?),
+            None => Contents::Uploaded(self.bring(uid, id, &view, file, &reading).await?),
         };
         // Short contents are in the record, others stay where they are while it is logged.
         let log_keeps = reading.inline.is_none();
@@ -351,8 +356,8 @@ impl Core {
             (op, Change::of(Edit::Put(id, Arc::new(row))))
         };
         let dot = match log_keeps {
-            true => self.submit_store(held, id, base, file.name, make).await?,
-            false => self.submit(held, id, vec![base], false, make).await?,
+            true => self.submit_store(uid, held, id, base, file.name, make).await?,
+            false => self.submit(uid, held, id, vec![base], false, make).await?,
         };
         if log_keeps && file.state().writers > 1 {
             // Somebody else goes on writing.
@@ -422,13 +427,14 @@ impl Core {
     /// are made to last as long as it does.
     async fn bring(
         &self,
+        uid: u32,
         id: ObjectId,
         view: &View,
         file: &OpenFile,
         reading: &Reading,
     ) -> std::result::Result<[u8; 16], Failure> {
         let mut handle = [0; 16];
-        if !self.is_apart(id).await {
+        if !self.is_apart(uid, &[id]).await {
             handle[..8].copy_from_slice(&self.env.random().to_le_bytes());
             handle[8..].copy_from_slice(&self.env.random().to_le_bytes());
             let what = (reading.length, reading.hash);

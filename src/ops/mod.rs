@@ -126,6 +126,8 @@ pub(crate) struct Handle {
     pub id: ObjectId,
     pub file: Arc<OpenFile>,
     pub write: bool,
+    /// Who opened it: whatever it stores is theirs.
+    pub uid: u32,
 }
 
 /// A machine's name as records carry it: short.

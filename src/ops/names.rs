@@ -135,7 +135,7 @@ impl Core {
         let is_dir = birth.kind == Kind::Directory;
         let (owner, mode) = (birth.owner, birth.mode);
         let mut child = dir;
-        self.submit(held, dir, vec![Seen::of(&parent.row.status)], birth.exclusive, |stamp| {
+        self.submit(owner, held, dir, vec![Seen::of(&parent.row.status)], birth.exclusive, |stamp| {
             let fid = if is_dir { stamp.directory } else { stamp.file };
             child.fid = fid;
             let op_name = name.to_vec();
@@ -205,11 +205,17 @@ impl Core {
     pub(crate) async fn link(&self, who: Caller, id: ObjectId, dir: ObjectId, name: &[u8]) -> Result<Attr> {
         check(dir, name)?;
         self.not_a_version(dir, name).await?;
-        self.retried(dir, name, || self.link_once(id, dir, name)).await?;
+        self.retried(dir, name, || self.link_once(who.uid, id, dir, name)).await?;
         Ok(self.attr(&self.current(id).await?, who))
     }
 
-    async fn link_once(&self, id: ObjectId, dir: ObjectId, name: &[u8]) -> std::result::Result<Dot, Failure> {
+    async fn link_once(
+        &self,
+        uid: u32,
+        id: ObjectId,
+        dir: ObjectId,
+        name: &[u8],
+    ) -> std::result::Result<Dot, Failure> {
         let held = self.cache.locks.hold([dir, id]).await;
         let parent = self.directory_held(dir).await?;
         let child = self.current_held(id, Vec::new()).await?;
@@ -228,7 +234,7 @@ impl Core {
             return Err(Error::Exists(text(name)).into());
         }
         let bases = vec![Seen::of(&parent.row.status), Seen::of(&child.row.status)];
-        self.submit(held, dir, bases, true, |stamp| {
+        self.submit(uid, held, dir, bases, true, |stamp| {
             let mut change = Change::of(bind(dir, name, id.fid, child.row.status.kind, stamp.dot));
             change.push(Edit::Put(id, updated(&child.row, stamp, |status| status.nlink += 1)));
             change.push(Edit::Put(dir, with_entries(&parent.row, stamp, 1, 0)));
@@ -238,38 +244,38 @@ impl Core {
     }
 
     /// Removes a name of a file or symbolic link.
-    pub(crate) async fn unlink(&self, _who: Caller, dir: ObjectId, name: &[u8]) -> Result<()> {
-        self.remove(dir, name, Removal::File).await
+    pub(crate) async fn unlink(&self, who: Caller, dir: ObjectId, name: &[u8]) -> Result<()> {
+        self.remove(who.uid, dir, name, Removal::File).await
     }
 
     /// Removes an empty directory.
-    pub(crate) async fn rmdir(&self, _who: Caller, dir: ObjectId, name: &[u8]) -> Result<()> {
-        self.remove(dir, name, Removal::Directory).await
+    pub(crate) async fn rmdir(&self, who: Caller, dir: ObjectId, name: &[u8]) -> Result<()> {
+        self.remove(who.uid, dir, name, Removal::Directory).await
     }
 
     /// Removes a name.
-    pub(crate) async fn remove(&self, dir: ObjectId, name: &[u8], what: Removal) -> Result<()> {
+    pub(crate) async fn remove(&self, uid: u32, dir: ObjectId, name: &[u8], what: Removal) -> Result<()> {
         check(dir, name)?;
-        match self.retried(dir, name, || self.remove_once(dir, name, what)).await {
+        match self.retried(dir, name, || self.remove_once(uid, dir, name, what)).await {
             // Of a file with several versions, the one goes that the name shows.
-            Err(Error::Undecided(_)) if what == Removal::File => self.remove_version(dir, name).await,
+            Err(Error::Undecided(_)) if what == Removal::File => self.remove_version(uid, dir, name).await,
             Err(Error::NotFound(_)) if names::split(name).is_some() && what == Removal::File => {
-                self.remove_version(dir, name).await
+                self.remove_version(uid, dir, name).await
             }
             outcome => outcome.map(drop),
         }
     }
 
     /// Removes one of several versions of a file: by its own name, or the one that the plain name shows.
-    async fn remove_version(&self, dir: ObjectId, name: &[u8]) -> Result<()> {
+    async fn remove_version(&self, uid: u32, dir: ObjectId, name: &[u8]) -> Result<()> {
         if let Some(entry) = self.entry(dir, name)? {
             let file = ObjectId { realm: dir.realm, fid: entry.fid };
             let view = self.current(file).await?;
             let shown = view.row.shown().ok_or_else(|| Error::NotFound(text(name)))?;
-            return self.decide(file, Keep::Without(shown)).await.map(drop);
+            return self.decide(uid, file, Keep::Without(shown)).await.map(drop);
         }
         match self.version_named(dir, name).await? {
-            Some(Named::Other(_, of)) => self.decide(of.file, Keep::Without(of.dot)).await.map(drop),
+            Some(Named::Other(_, of)) => self.decide(uid, of.file, Keep::Without(of.dot)).await.map(drop),
             Some(Named::Base(_, file)) => {
                 self.forget_base(file)?;
                 self.cache.forget_object(dir, true);
@@ -278,7 +284,7 @@ impl Core {
             Some(Named::Shown(file)) => {
                 let plain = self.cache.store(|store| store.name_in(dir, file.fid))?;
                 let plain = plain.ok_or_else(|| Error::NotFound(text(name)))?;
-                Box::pin(self.remove(dir, &plain, Removal::File)).await
+                Box::pin(self.remove(uid, dir, &plain, Removal::File)).await
             }
             None => Err(Error::NotFound(text(name))),
         }
@@ -298,6 +304,7 @@ impl Core {
 
     async fn remove_once(
         &self,
+        uid: u32,
         dir: ObjectId,
         name: &[u8],
         what: Removal,
@@ -331,13 +338,13 @@ impl Core {
             Removal::Directory if !is_dir => return Err(Error::NotDirectory(text(name)).into()),
             _ => {}
         }
-        if is_dir && !self.is_known_empty(id).await? {
+        if is_dir && !self.is_known_empty(uid, id, &[dir, id]).await? {
             return Err(Error::NotEmpty(text(name)).into());
         }
         let bases = vec![Seen::of(&parent.row.status), Seen::of(status)];
         let bound = entry.name.clone();
         let dot = self
-            .submit(held, dir, bases, false, |stamp| {
+            .submit(uid, held, dir, bases, false, |stamp| {
                 let mut change = Change::of(Edit::Unbind(dir, bound.clone(), id.fid));
                 change.push(unlinked(id, &child.row, stamp));
                 change.push(Edit::Put(dir, with_entries(&parent.row, stamp, -1, -i64::from(is_dir))));
@@ -368,7 +375,7 @@ impl Core {
     /// Moves a name.
     pub(crate) async fn rename(
         &self,
-        _who: Caller,
+        who: Caller,
         from: (ObjectId, &[u8]),
         to: (ObjectId, &[u8]),
         mode: RenameMode,
@@ -379,21 +386,23 @@ impl Core {
             return Err(Error::CrossDirectory(text(from.1)));
         }
         self.not_a_version(to.0, to.1).await?;
-        match self.retried(from.0, from.1, || self.rename_once(from, to, mode)).await {
-            Err(Error::NotFound(_)) if names::split(from.1).is_some() => self.take_version(from, to).await,
+        match self.retried(from.0, from.1, || self.rename_once(who.uid, from, to, mode)).await {
+            Err(Error::NotFound(_)) if names::split(from.1).is_some() => {
+                self.take_version(who.uid, from, to).await
+            }
             outcome => outcome,
         }
     }
 
     /// A version that is renamed to the plain name is the one that people want. To any other name it can
     /// only be copied.
-    async fn take_version(&self, from: (ObjectId, &[u8]), to: (ObjectId, &[u8])) -> Result<()> {
+    async fn take_version(&self, uid: u32, from: (ObjectId, &[u8]), to: (ObjectId, &[u8])) -> Result<()> {
         let Some(Named::Other(_, of)) = self.version_named(from.0, from.1).await? else {
             return Err(Error::NotFound(text(from.1)));
         };
         match self.entry(to.0, to.1)? {
             Some(entry) if from.0 == to.0 && entry.fid == of.file.fid => {
-                self.decide(of.file, Keep::Chosen(Choice::Version(of.dot))).await.map(drop)
+                self.decide(uid, of.file, Keep::Chosen(Choice::Version(of.dot))).await.map(drop)
             }
             _ => Err(Error::CrossDirectory(text(from.1))),
         }
@@ -401,6 +410,7 @@ impl Core {
 
     async fn rename_once(
         &self,
+        uid: u32,
         (from, from_name): (ObjectId, &[u8]),
         (to, to_name): (ObjectId, &[u8]),
         mode: RenameMode,
@@ -439,7 +449,7 @@ impl Core {
                 match (is_dir, view.row.status.kind == Kind::Directory) {
                     (true, false) => return Err(Error::NotDirectory(text(to_name)).into()),
                     (false, true) => return Err(Error::IsDirectory(text(to_name)).into()),
-                    (true, true) if !self.is_known_empty(over).await? => {
+                    (true, true) if !self.is_known_empty(uid, over, &[from, to, id, over]).await? => {
                         return Err(Error::NotEmpty(text(to_name)).into());
                     }
                     _ if view.row.status.in_conflict() => return Err(Error::Undecided(text(to_name)).into()),
@@ -455,7 +465,7 @@ impl Core {
         bases.extend(over.as_ref().map(|(_, view)| Seen::of(&view.row.status)));
         let bound_name = entry.name.clone();
         let exclusive = mode == RenameMode::NoReplace;
-        self.submit(held, from, bases, exclusive, |stamp| {
+        self.submit(uid, held, from, bases, exclusive, |stamp| {
             let mut change = Change::of(Edit::Unbind(from, bound_name.clone(), id.fid));
             if let Some((taken, view)) = &over {
                 change.push(Edit::Unbind(to, taken.name.clone(), taken.fid));
@@ -492,8 +502,8 @@ impl Core {
 
     /// Whether nothing is in a directory, as far as it has to be known: servers that are asked know better,
     /// and a record that is logged they do not refuse for that.
-    async fn is_known_empty(&self, dir: ObjectId) -> Result<bool> {
-        if self.is_apart(dir).await {
+    async fn is_known_empty(&self, uid: u32, dir: ObjectId, touched: &[ObjectId]) -> Result<bool> {
+        if self.is_apart(uid, touched).await {
             self.directory_held(dir).await?;
         }
         self.cache.store(|store| store.is_empty(dir))

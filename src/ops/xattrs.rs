@@ -14,7 +14,7 @@ use crate::{
     fid::CODA,
     reintegration::{Failure, Seen},
     store::{Change, Edit},
-    venus::face::ObjectId,
+    venus::face::{Caller, ObjectId},
 };
 
 const OURS: &[u8] = b"user.coda.";
@@ -80,6 +80,7 @@ impl Core {
     /// Sets or removes one.
     pub(crate) async fn setxattr(
         &self,
+        who: Caller,
         id: ObjectId,
         name: &[u8],
         value: Option<&[u8]>,
@@ -101,11 +102,12 @@ impl Core {
         if value.is_some_and(|value| value.len() > XATTR_VALUE_LIMIT) {
             return Err(Error::TooBig(text(name)));
         }
-        self.retried(id, name, || self.setxattr_once(id, name, value, must_exist)).await
+        self.retried(id, name, || self.setxattr_once(who.uid, id, name, value, must_exist)).await
     }
 
     async fn setxattr_once(
         &self,
+        uid: u32,
         id: ObjectId,
         name: &[u8],
         value: Option<&[u8]>,
@@ -127,7 +129,7 @@ impl Core {
         if view.gone {
             return Ok(());
         }
-        self.submit(held, id, vec![Seen::of(status)], false, |stamp| {
+        self.submit(uid, held, id, vec![Seen::of(status)], false, |stamp| {
             let row = updated(&view.row, stamp, |status| {
                 status.xattrs.retain(|(other, _)| other != name);
                 status.xattrs.extend(value.map(|value| (name.to_vec(), value.to_vec())));

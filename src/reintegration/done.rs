@@ -1,7 +1,7 @@
 //! Members hold the records: they are off the log.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -102,10 +102,11 @@ impl Core {
         }
         self.keep_seal(outbox.realm, outbox.volume);
         tracing::debug!(records = batch.len(), everywhere, "applied");
+        let whose: BTreeSet<u32> = batch.iter().map(|sending| sending.uid).collect();
         for sending in batch {
             self.off(outbox, sending);
         }
-        self.retire_former(outbox);
+        whose.into_iter().for_each(|uid| self.retire_former(outbox, uid));
     }
 
     /// A record is off the log: nothing of it holds the cache any longer.

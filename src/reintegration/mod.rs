@@ -16,7 +16,9 @@
 //! takes. A directory is unlocked as soon as the change of one of its names is logged, so the next may be
 //! built on it; all else that a mutation touches stays locked until its caller has an answer.
 //!
-//! One Apply is under way at a time; what is submitted meanwhile travels in the next one together.
+//! On each lane one Apply is under way at a time; what is submitted meanwhile travels in the next one together.
+//! What asks has a lane, and so has the log of each local user: nobody waits for what another user has to send,
+//! unless it is built on that.
 //!
 //! ```text
 //!  submit    a mutation begins       author    who writes it         undo    it did not come about
@@ -27,6 +29,7 @@
 //!  restart   what an earlier run left          optimise  needless ones leave the log
 //!  retire    authors that send nothing any more
 //!  lasting   what is logged survives a power cut
+//!  users     whose it is, and what goes on which lane
 //! ```
 
 mod author;
@@ -43,6 +46,7 @@ mod restart;
 mod retire;
 mod submit;
 mod undo;
+mod users;
 mod verdict;
 
 pub use lasting::Unsynced;
@@ -55,7 +59,10 @@ use std::{
 };
 
 use coda_proto::{Code, Dot, Fid, Past, Record, Refusal, ServerId, Status, VolumeId};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
 
 use crate::{
     cache::Held,
@@ -71,47 +78,35 @@ pub struct Outbox {
     realm: u32,
     volume: VolumeId,
     state: Mutex<State>,
+    /// Something that was under way has ended.
+    ended: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    writer: author::Writer,
+    /// By number.
+    users: BTreeMap<u32, users::User>,
+    lanes: BTreeMap<users::Lane, users::Progress>,
     /// By place in the log.
     queue: BTreeMap<u64, Pending>,
     /// Which of them touch an object.
     by_object: HashMap<Fid, BTreeSet<u64>>,
     /// Those that ask.
-    asking: usize,
-    /// Those that are being sent.
-    flying: BTreeSet<u64>,
-    /// The next Apply carries so many at most, since one behind them is refused.
-    limit: Option<usize>,
+    asks: BTreeSet<u64>,
     /// Records that have to wait.
     held: BTreeMap<u64, Hold>,
-    /// Nobody could be reached: no attempt before somebody can, or this is over.
-    away_until: Option<Instant>,
-    /// How often in a row the members could not take anything.
-    delays: u32,
     /// Listings in which something shows that was given up.
     tainted: BTreeSet<Fid>,
-    running: bool,
     /// Records up to this place are sent, however young they are.
     forced: u64,
     /// The line costs money.
     metered: bool,
-    /// The log would remove much, and removals behind this place have not been approved.
-    guarded: bool,
-    approved: u64,
     mode: Mode,
     link: Link,
     /// On a weak line, who got the last chunk.
     relay: Option<ServerId>,
     /// Bytes of contents in the log.
     contents: u64,
-    /// The authors before the present one are retired, or being retired.
-    succeeded: bool,
-    /// The next time at which somebody looks again.
-    alarm: Option<Instant>,
 }
 
 /// Why a logged record waits.
@@ -142,9 +137,11 @@ struct Pending {
 /// How the log is to be kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Records of one volume, at most.
+    /// Whoever the mount is for: whose it is what nobody else did.
+    pub owner: u32,
+    /// Records of one user in one volume, at most.
     pub records: u64,
-    /// Bytes of contents, of one volume, at most.
+    /// Bytes of contents, of one user in one volume, at most.
     pub bytes: u64,
     /// How much may be removed unasked.
     pub guard: Guard,
@@ -262,41 +259,12 @@ impl Outbox {
     }
 }
 
-impl State {
-    /// A record more.
-    fn insert(&mut self, pending: Pending) {
-        let log = pending.entry.log;
-        self.asking += usize::from(!pending.logged);
-        self.contents += pending.entry.contents;
-        for fid in &pending.entry.touches {
-            self.by_object.entry(*fid).or_default().insert(log);
-        }
-        self.queue.insert(log, pending);
-    }
-
-    /// A record less.
-    fn remove(&mut self, log: u64) -> Option<Pending> {
-        let pending = self.queue.remove(&log)?;
-        self.asking -= usize::from(!pending.logged);
-        self.contents -= pending.entry.contents;
-        for fid in &pending.entry.touches {
-            if let Some(logs) = self.by_object.get_mut(fid) {
-                logs.remove(&log);
-                if logs.is_empty() {
-                    self.by_object.remove(fid);
-                }
-            }
-        }
-        Some(pending)
-    }
-}
-
 impl Core {
     fn outbox(&self, realm: u32, volume: VolumeId) -> Arc<Outbox> {
         if let Some(outbox) = locked(&self.outboxes).get(&(realm, volume)) {
             return outbox.clone();
         }
-        let outbox = Outbox { realm, volume, state: Mutex::default() };
+        let outbox = Outbox { realm, volume, state: Mutex::default(), ended: Notify::new() };
         {
             let mut state = locked(&outbox.state);
             state.mode = self.kept_mode(&outbox);

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use coda_proto::VolumeId;
 use tokio::time::Instant;
 
-use super::{Outbox, Pending, State};
+use super::{Outbox, Pending, State, users::Lane};
 use crate::{
     cml::{Entry, FEW, Mode},
     ops::{Core, Result, locked},
@@ -30,7 +30,8 @@ impl State {
 
     /// Whether somebody has to approve of a record first.
     pub fn needs_approval(&self, entry: &Entry) -> bool {
-        self.guarded && entry.removes() && entry.log > self.approved
+        let of = self.users.get(&entry.uid);
+        entry.removes() && of.is_some_and(|user| user.guarded && entry.log > user.approved)
     }
 }
 
@@ -60,9 +61,7 @@ impl Core {
             .map_err(|error| crate::error::Error::Io("a volume's mode".into(), error.to_string()))?;
         self.cache.store(|store| store.keep(&Core::kept_as(&outbox), &kept))?;
         state.mode = mode;
-        if !state.queue.is_empty() {
-            self.run(&outbox, &mut state);
-        }
+        self.run_all(&outbox, &mut state);
         Ok(())
     }
 
@@ -74,28 +73,34 @@ impl Core {
         self.nudge(&outbox, &mut state);
     }
 
-    /// What waits for approval may go. Answers how many records that are.
-    pub fn approve(&self, realm: u32, volume: VolumeId) -> u64 {
+    /// What waits for approval may go, of one user or of all. Answers how many records that are.
+    pub fn approve(&self, realm: u32, volume: VolumeId, of: Option<u32>) -> u64 {
         let outbox = self.outbox(realm, volume);
         let mut state = locked(&outbox.state);
-        let approved = state.queue.values().filter(|pending| state.needs_approval(&pending.entry)).count();
-        state.approved = state.queue.keys().next_back().copied().unwrap_or(0);
-        state.guarded = false;
+        let is_meant = |uid: &u32| of.is_none_or(|of| of == *uid);
+        let waits = |entry: &Entry| is_meant(&entry.uid) && state.needs_approval(entry);
+        let approved = state.queue.values().filter(|pending| waits(&pending.entry)).count();
+        let last = state.queue.keys().next_back().copied().unwrap_or(0);
+        for (_, user) in state.users.iter_mut().filter(|(uid, _)| is_meant(uid)) {
+            (user.approved, user.guarded) = (last, false);
+        }
         self.nudge(&outbox, &mut state);
         approved as u64
     }
 
-    /// Looks whether what is in the log would remove too much.
-    pub(super) fn guard(&self, outbox: &Arc<Outbox>, state: &mut State) {
-        let (approved, before) = (state.approved, state.guarded);
-        let removes =
-            state.queue.values().filter(|p| p.entry.removes() && p.entry.log > approved).count() as u64;
+    /// Looks whether what is in a user's log would remove too much.
+    pub(super) fn guard(&self, outbox: &Arc<Outbox>, state: &mut State, uid: u32) {
+        let Some(user) = state.users.get(&uid) else { return };
+        let (approved, before) = (user.approved, user.guarded);
+        let removal = |p: &&Pending| p.entry.removes() && p.entry.log > approved;
+        let removes = state.of_lane(Lane::Of(uid)).filter(removal).count() as u64;
         let objects = match removes > FEW {
             true => self.cache.store(|store| store.count(outbox.realm, outbox.volume)).unwrap_or(0),
             false => 0,
         };
-        state.guarded = self.settings.guard.objects_to(removes, objects);
-        if state.guarded && !before {
+        let guarded = self.settings.guard.objects_to(removes, objects);
+        state.user(uid).guarded = guarded;
+        if guarded && !before {
             self.say(
                 "reintegration",
                 format!("{removes} names would be removed: look at `cfs pending`, then `cfs approve`"),

@@ -19,12 +19,13 @@ pub(super) struct Saved {
 }
 
 impl Core {
-    /// Folds the log around a new record, which is about to be logged: what is left of the record, and in
-    /// `change` what becomes of the others.
+    /// Folds the log around a user's new record, which is about to be logged: what is left of the record, and in
+    /// `change` what becomes of the others. What another user did is as good as sent: nothing is folded across it.
     pub(super) fn optimise(
         &self,
         outbox: &Outbox,
         state: &State,
+        uid: u32,
         record: &Record,
         change: &mut Change,
     ) -> Result<Saved> {
@@ -42,7 +43,8 @@ impl Core {
         let earlier: Vec<Earlier> = rows
             .iter()
             .map(|(log, row)| {
-                let sent = state.queue[log].sent || state.flying.contains(log);
+                let pending = &state.queue[log];
+                let sent = pending.sent || state.flies(*log) || pending.entry.uid != uid;
                 Earlier { log: *log, op: &row.record.op, sent }
             })
             .collect();
@@ -123,11 +125,11 @@ impl Core {
             self.cache.note_sent(pending.entry.touches.iter().map(|fid| outbox.object(*fid)));
             self.cache.note_unsent(record.op.touches().into_iter().map(|fid| outbox.object(fid)));
             let size = pending.entry.size;
-            pending.entry = Entry::new(*log, record, false);
+            pending.entry = Entry::new(*log, pending.entry.uid, record, false);
             pending.entry.size = pending.entry.size.max(size);
             state.insert(pending);
         }
-        state.writer.forget(&saved.folded.forgotten);
+        state.forget(&saved.folded.forgotten);
         saved.containers.iter().for_each(|container| self.cache.discard(*container));
     }
 }
@@ -136,6 +138,11 @@ impl Saved {
     /// Nothing changes but that there is one record more.
     fn kept(record: &Record) -> Saved {
         Saved { folded: Folded { new: Some(record.clone()), ..Folded::default() }, containers: Vec::new() }
+    }
+
+    /// The others stay as they are.
+    pub fn is_empty(&self) -> bool {
+        self.folded.gone.is_empty() && self.folded.changed.is_empty()
     }
 
     /// What is left of the new record.
@@ -155,6 +162,11 @@ impl Writer {
 }
 
 impl State {
+    /// Updates that never were are nobody's own.
+    pub fn forget(&mut self, forgotten: &[Forgotten]) {
+        self.users.values_mut().for_each(|user| user.writer.forget(forgotten));
+    }
+
     /// Records that touch an object, oldest first.
     pub fn about(&self, fid: Fid) -> Vec<u64> {
         self.by_object.get(&fid).map(|logs| logs.iter().copied().collect()).unwrap_or_default()

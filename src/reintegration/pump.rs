@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use coda_proto::{APPLY_BYTES, APPLY_RECORDS, Code, Record, Refusal, ServerId, wire};
+use coda_proto::{APPLY_BYTES, APPLY_RECORDS, Code, INLINE_LIMIT, Record, Refusal, ServerId, wire};
 use tokio::time::Instant;
 
 use super::{
     Failure, Outbox, Pending, State,
+    users::Lane,
     verdict::{Said, Verdict, said, verdict},
 };
 use crate::{
@@ -33,6 +34,8 @@ const LIMITS: Limits = Limits { records: APPLY_RECORDS, bytes: APPLY_BYTES / 2, 
 /// A record on its way.
 pub(super) struct Sending {
     pub log: u64,
+    /// Whose it is.
+    pub uid: u32,
     pub record: Record,
     pub exclusive: bool,
     pub container: Option<u64>,
@@ -58,56 +61,79 @@ pub(super) enum End {
 }
 
 impl Core {
-    pub(super) fn run(&self, outbox: &Arc<Outbox>, state: &mut State) {
-        if !std::mem::replace(&mut state.running, true) {
+    /// Sends what is on a lane, unless somebody is at it.
+    pub(super) fn run(&self, outbox: &Arc<Outbox>, state: &mut State, lane: Lane) {
+        if !std::mem::replace(&mut state.lane(lane).running, true) {
             let (core, outbox) = (self.me(), outbox.clone());
-            self.spawn(async move { core.pump(&outbox).await });
+            self.spawn(async move { core.pump(&outbox, lane).await });
         }
     }
 
-    async fn pump(&self, outbox: &Arc<Outbox>) {
-        while let Some(batch) = self.next_batch(outbox) {
+    /// The same for all lanes on which there is something.
+    pub(super) fn run_all(&self, outbox: &Arc<Outbox>, state: &mut State) {
+        state.busy().into_iter().for_each(|lane| self.run(outbox, state, lane));
+    }
+
+    async fn pump(&self, outbox: &Arc<Outbox>, lane: Lane) {
+        while let Some(batch) = self.next_batch(outbox, lane) {
             let (batch, end) = self.send(outbox, batch).await;
-            locked(&outbox.state).flying.clear();
             match end {
                 End::Done { answers, missed, everywhere, mark } => {
-                    locked(&outbox.state).delays = 0;
+                    locked(&outbox.state).lane(lane).delays = 0;
                     self.done(outbox, batch, answers, &missed, everywhere, mark);
                 }
-                End::Away => self.away(outbox).await,
-                End::Later => self.later(outbox),
+                End::Away => self.away(outbox, lane).await,
+                End::Later => self.later(outbox, lane),
                 // All or nothing: those before it go on, and it is tried alone.
-                End::Refused(index) => locked(&outbox.state).limit = Some(index.max(1)),
+                End::Refused(index) => locked(&outbox.state).lane(lane).limit = Some(index.max(1)),
                 End::Failed(failure) => self.fail(outbox, batch, failure),
-                End::NotTaken { refusal, all } => self.not_taken(outbox, &batch[0], refusal, all).await,
+                End::NotTaken { refusal, all } => {
+                    self.not_taken(outbox, lane, &batch[0], refusal, all).await;
+                }
             }
+            let mut state = locked(&outbox.state);
+            state.lane(lane).flying.clear();
+            // What others have may have been built on it.
+            self.run_all(outbox, &mut state);
+            outbox.ended.notify_waiters();
         }
     }
 
-    /// The records that go next, `None` where nothing does: then nobody runs any more.
-    fn next_batch(&self, outbox: &Arc<Outbox>) -> Option<Vec<Sending>> {
+    /// The records that go next on a lane, `None` where nothing does: then nobody runs there any more.
+    fn next_batch(&self, outbox: &Arc<Outbox>, lane: Lane) -> Option<Vec<Sending>> {
         let mut state = locked(&outbox.state);
         let now = Instant::now();
-        self.guard(outbox, &mut state);
+        // Also of what goes along.
+        for uid in state.users.keys().copied().collect::<Vec<u32>>() {
+            self.guard(outbox, &mut state, uid);
+        }
         let limits = Limits {
-            records: state.limit.take().unwrap_or(LIMITS.records),
+            records: state.lane(lane).limit.take().unwrap_or(LIMITS.records),
             contents: state.mode.chunk_bytes(state.link.bandwidth()).unwrap_or(LIMITS.contents),
             bytes: self
                 .settings
                 .trickle
                 .map_or(LIMITS.bytes, |limit| LIMITS.bytes.min(piece(limit) as usize)),
         };
-        let is_held = |entry: &Entry| {
+        let goes = |entry: &Entry| {
             let pending = &state.queue[&entry.log];
-            state.held.get(&entry.log).is_some_and(|hold| hold.until > now)
+            let held = state.held.get(&entry.log).is_some_and(|hold| hold.until > now)
                 || (pending.logged && (!state.is_ripe(pending, now) || state.is_metered(entry)))
-                || state.needs_approval(entry)
+                || (pending.logged && state.needs_approval(entry));
+            let is_ours = match lane {
+                Lane::Asks => !pending.logged,
+                // Little of somebody else's goes along; for much of it whoever did it has to wait himself.
+                Lane::Of(uid) => {
+                    pending.logged && (entry.uid == uid || entry.contents <= INLINE_LIMIT as u64)
+                }
+            };
+            is_ours && !held && !state.flies(entry.log)
         };
-        let chosen = match state.away_until.is_some_and(|until| until > now) {
+        let chosen = match state.lanes[&lane].away_until.is_some_and(|until| until > now) {
             true => Default::default(),
             false => {
-                let entries = state.queue.values().map(|pending| &pending.entry);
-                chunk(entries, is_held, limits)
+                let own = state.of_lane(lane).map(|pending| &pending.entry);
+                chunk(own, |entry| state.right_before(entry), goes, limits)
             }
         };
         let mut batch = Vec::with_capacity(chosen.records.len());
@@ -122,27 +148,35 @@ impl Core {
             }
         }
         if batch.is_empty() {
-            state.running = false;
-            answer_logged(&mut state);
-            self.set_alarm(outbox, &mut state);
+            state.lane(lane).running = false;
+            self.answer_logged(&mut state, lane);
+            self.set_alarm(outbox, &mut state, lane);
             return None;
         }
-        state.flying = batch.iter().map(|sending| sending.log).collect();
+        state.lane(lane).flying = batch.iter().map(|sending| sending.log).collect();
         Some(batch)
     }
 
     fn sending(&self, state: &State, log: u64) -> crate::ops::Result<Option<Sending>> {
         let Some(pending) = state.queue.get(&log) else { return Ok(None) };
-        let size = pending.entry.size;
+        let (uid, size) = (pending.entry.uid, pending.entry.size);
         if let Some(waiting) = &pending.waiting {
             let (record, container) = (waiting.record.clone(), waiting.container);
             let exclusive = waiting.exclusive && !pending.logged;
-            return Ok(Some(Sending { log, record, exclusive, container, logged: pending.logged, size }));
+            return Ok(Some(Sending {
+                log,
+                uid,
+                record,
+                exclusive,
+                container,
+                logged: pending.logged,
+                size,
+            }));
         }
         let row = self.cache.store(|store| store.logged(log))?;
         Ok(row.map(|row| {
             let record = Record { logged: true, ..row.record };
-            Sending { log, record, exclusive: false, container: row.container, logged: true, size }
+            Sending { log, uid, record, exclusive: false, container: row.container, logged: true, size }
         }))
     }
 
@@ -296,49 +330,73 @@ impl Core {
         told.into_iter().map(|(server, outcome)| (server, said(outcome))).collect()
     }
 
+    /// Whoever waits for a log that is not being sent waits no longer.
+    fn answer_logged(&self, state: &mut State, lane: Lane) {
+        let Lane::Of(uid) = lane else { return };
+        let Some(user) = state.users.get(&uid) else { return };
+        for log in &user.logs {
+            let undo = state.queue.get_mut(log).and_then(answer);
+            undo.into_iter().for_each(|undo| self.discard_replaced(&undo));
+        }
+    }
+
     /// Looks again when a wait is over.
-    fn set_alarm(&self, outbox: &Arc<Outbox>, state: &mut State) {
-        let next = match state.away_until {
-            Some(until) => Some(until).filter(|_| !state.queue.is_empty()),
+    fn set_alarm(&self, outbox: &Arc<Outbox>, state: &mut State, lane: Lane) {
+        let now = Instant::now();
+        let next = match state.lanes[&lane].away_until {
+            Some(until) => Some(until).filter(|_| state.of_lane(lane).next().is_some()),
             None => {
-                let held = state.held.values().map(|hold| hold.until);
-                let now = Instant::now();
-                let ripe = state.queue.values().find(|pending| !state.is_ripe(pending, now));
+                let of_lane = |log: &u64| match lane {
+                    Lane::Asks => state.asks.contains(log),
+                    Lane::Of(uid) => state.users.get(&uid).is_some_and(|user| user.logs.contains(log)),
+                };
+                let held = state.held.iter().filter(|(log, _)| of_lane(log)).map(|(_, hold)| hold.until);
+                let ripe = state.of_lane(lane).find(|pending| pending.logged && !state.is_ripe(pending, now));
                 let ripe = ripe.map(|pending| pending.since + Duration::from_secs(state.mode.age));
                 held.chain(ripe).min()
             }
         };
         let Some(next) = next else { return };
-        if state.alarm.is_some_and(|alarm| alarm <= next && alarm > Instant::now()) {
+        let progress = state.lane(lane);
+        if progress.alarm.is_some_and(|alarm| alarm <= next && alarm > now) {
             return;
         }
-        state.alarm = Some(next);
+        progress.alarm = Some(next);
         let (me, outbox) = (self.weak(), outbox.clone());
         self.spawn(async move {
             tokio::time::sleep_until(next).await;
             let Some(core) = me.upgrade() else { return };
             let mut state = locked(&outbox.state);
-            if state.alarm == Some(next) {
-                state.alarm = None;
-                state.away_until = None;
-                core.run(&outbox, &mut state);
+            let progress = state.lane(lane);
+            if progress.alarm == Some(next) {
+                progress.alarm = None;
+                progress.away_until = None;
+                core.run(&outbox, &mut state, lane);
             }
         });
     }
 
     /// Nobody could be reached: whatever can be logged is.
-    async fn away(&self, outbox: &Arc<Outbox>) {
+    async fn away(&self, outbox: &Arc<Outbox>, lane: Lane) {
         // Somebody may have come back while others were waited for.
         let pause = if self.is_reachable(outbox.root()).await { SOON } else { AWAY };
-        locked(&outbox.state).away_until = Some(Instant::now() + pause);
-        self.log_all(outbox);
+        if lane == Lane::Asks {
+            self.log_all(outbox);
+        }
+        let mut state = locked(&outbox.state);
+        let until = Instant::now() + pause;
+        // It is the same for every log. What asks finds out for itself.
+        for lane in state.busy().into_iter().filter(|lane| *lane != Lane::Asks) {
+            state.lane(lane).away_until = Some(until);
+        }
     }
 
-    /// The members cannot take the log now.
-    fn later(&self, outbox: &Outbox) {
+    /// The members cannot take what is on a lane now.
+    fn later(&self, outbox: &Outbox, lane: Lane) {
         let mut state = locked(&outbox.state);
-        state.away_until = Some(Instant::now() + pause(state.delays));
-        state.delays += 1;
+        let progress = state.lane(lane);
+        progress.away_until = Some(Instant::now() + pause(progress.delays));
+        progress.delays += 1;
     }
 
     /// Sends what waits, of a realm or of all; also what waits for its time.
@@ -351,11 +409,9 @@ impl Core {
 
     /// Sends what waits for its time now.
     pub(super) fn nudge(&self, outbox: &Arc<Outbox>, state: &mut State) {
-        state.away_until = None;
+        state.lanes.values_mut().for_each(|lane| lane.away_until = None);
         state.held.values_mut().for_each(|hold| hold.until = Instant::now());
-        if !state.queue.is_empty() {
-            self.run(outbox, state);
-        }
+        self.run_all(outbox, state);
     }
 
     /// A file is no longer being written: what waits for that may go.
@@ -368,7 +424,7 @@ impl Core {
             some = true;
         }
         if some {
-            self.run(&outbox, &mut state);
+            self.run_all(&outbox, &mut state);
         }
     }
 }
@@ -385,23 +441,17 @@ fn is_final((_, said): &(ServerId, Said)) -> bool {
     matches!(said, Said::Refused(refusal) if final_(refusal.code))
 }
 
-/// What is logged is acknowledged, sent or not.
-fn answer_logged(state: &mut State) {
-    state.queue.values_mut().for_each(answer);
-}
-
-fn answer(pending: &mut Pending) {
-    if pending.logged
-        && let Some(waiting) = pending.waiting.take()
-    {
-        let _ = waiting.reply.send(Ok(pending.entry.dot));
-    }
+/// What is logged is acknowledged, sent or not. Answers what would have undone it.
+fn answer(pending: &mut Pending) -> Option<Change> {
+    let waiting = pending.waiting.take_if(|_| pending.logged)?;
+    let _ = waiting.reply.send(Ok(pending.entry.dot));
+    Some(waiting.undo)
 }
 
 impl State {
     /// A logged record's caller waits no longer.
-    pub(super) fn answer(&mut self, log: u64) {
-        self.queue.get_mut(&log).into_iter().for_each(answer);
+    pub(super) fn answer(&mut self, log: u64) -> Option<Change> {
+        self.queue.get_mut(&log).and_then(answer)
     }
 }
 

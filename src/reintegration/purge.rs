@@ -1,13 +1,16 @@
 //! What is pending, given up by hand; and what is pending, to be kept elsewhere.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use coda_proto::{Contents, Fid, Op, VolumeId, control::escape};
+use coda_proto::{Contents, Dot, Fid, Op, Record, VolumeId, control::escape};
 
-use super::{Outbox, author::Writer};
+use super::{Outbox, Pending, State, author::Writer, users::Lane};
 use crate::{
-    cml::Forgotten,
+    cml::{self, Forgotten},
     error::Error,
     ops::{Core, Result, locked},
     store::{Change, Edit, LogRow, Row},
@@ -39,6 +42,50 @@ pub enum KeptAs {
     Container(u64, u64),
 }
 
+impl State {
+    /// What can be given up of one user or of all, newest first; and how many have to stay, since something else is
+    /// pending of what they made.
+    fn purgeable(&self, of: Option<u32>) -> (Vec<u64>, usize) {
+        let mut needed: HashSet<Fid> = HashSet::new();
+        let (mut gone, mut stay) = (Vec::new(), 0);
+        for (log, Pending { entry, logged, .. }) in self.queue.iter().rev() {
+            let is_meant = *logged && of.is_none_or(|of| of == entry.uid);
+            let is_needed = entry.creates.is_some_and(|fid| needed.contains(&fid));
+            if is_meant && !is_needed {
+                gone.push(*log);
+                continue;
+            }
+            stay += usize::from(is_meant);
+            needed.extend(entry.touches.iter());
+        }
+        (gone, stay)
+    }
+}
+
+/// An object's row as if records, newest first, had never been.
+fn undone(row: &Row, fid: Fid, rows: &[LogRow]) -> Row {
+    let mut row = row.clone();
+    for record in rows.iter().map(|row| &row.record).filter(|record| record.op.touches().contains(&fid)) {
+        let before = record.base(fid).seq(record.dot.author);
+        let forgotten = Forgotten { fid, dot: record.dot, before };
+        if let Some(past) = forgotten.out_of(&row.status.past) {
+            row.status.past = past;
+        }
+    }
+    row
+}
+
+/// What takes away the name that an operation gave.
+fn unbound(outbox: &Outbox, op: &Op) -> Option<Edit> {
+    match op {
+        Op::Create { parent, name, fid, .. }
+        | Op::MakeDir { parent, name, fid, .. }
+        | Op::Symlink { parent, name, fid, .. }
+        | Op::Link { parent, name, fid } => Some(Edit::Unbind(outbox.object(*parent), name.clone(), *fid)),
+        _ => None,
+    }
+}
+
 /// What a volume's log comes to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checkpoint {
@@ -49,46 +96,61 @@ pub struct Checkpoint {
 }
 
 impl Core {
-    /// Gives up whatever is in a volume's log: what it touched is fetched again. Answers how many records.
-    pub async fn purge(&self, realm: u32, volume: VolumeId) -> Result<u64> {
+    /// Gives up what is in a volume's log, of one user or of all: what it touched is fetched again. What made an
+    /// object of which something else is pending stays. Answers how many records are gone.
+    pub async fn purge(&self, realm: u32, volume: VolumeId, of: Option<u32>) -> Result<u64> {
         let outbox = self.outbox(realm, volume);
         let mut state = locked(&outbox.state);
-        if !state.flying.is_empty() || state.asking > 0 {
+        let (gone, stay) = state.purgeable(of);
+        let asks = state.of_lane(Lane::Asks).any(|p| of.is_none_or(|of| of == p.entry.uid));
+        if asks || gone.iter().any(|log| state.flies(*log)) {
             return Err(Error::Busy("the log is being sent".into()));
         }
-        let rows: Vec<LogRow> = {
-            let logs: Vec<u64> = state.queue.keys().rev().copied().collect();
-            let read = logs.into_iter().map(|log| self.cache.store(|store| store.logged(log)));
-            read.filter_map(Result::transpose).collect::<Result<_>>()?
-        };
+        let read = gone.iter().map(|log| self.cache.store(|store| store.logged(*log)));
+        let rows: Vec<LogRow> = read.filter_map(Result::transpose).collect::<Result<_>>()?;
+        let gone: BTreeSet<u64> = gone.into_iter().collect();
         let mut change = Change::default();
         let mut touched: BTreeSet<Fid> = BTreeSet::new();
         for row in &rows {
             change.push(Edit::Unlog(row.id));
             touched.extend(row.record.op.touches());
         }
+        for (log, record) in self.rebased(&state, &rows, &gone)? {
+            if let Some(row) = self.cache.store(|store| store.logged(log))? {
+                change.push(Edit::Log(LogRow { record, ..row }));
+            }
+        }
+        let dots: BTreeSet<Dot> = rows.iter().map(|row| row.record.dot).collect();
+        let made: BTreeSet<Fid> = rows.iter().filter_map(|row| row.record.op.creates()).collect();
+        let mut tainted = Vec::new();
         for fid in &touched {
             let id = outbox.object(*fid);
             let Some(view) = self.cache.view(id)?.filter(|view| !view.gone) else { continue };
-            if view.open.is_none() {
+            let still = state.about(*fid).iter().any(|log| !gone.contains(log));
+            // What others have below a directory stays within reach; its listing is fetched again.
+            let others = of.is_some() && fid.is_directory() && !made.contains(fid);
+            if !still && !others && view.open.is_none() {
                 change.push(Edit::Drop(id));
                 continue;
             }
             // Whoever has it open keeps what he has; its version is what it was before.
-            let mut row: Row = (*view.row).clone();
-            for record in rows.iter().map(|row| &row.record) {
-                let before = record.base(*fid).seq(record.dot.author);
-                let forgotten = Forgotten { fid: *fid, dot: record.dot, before };
-                if let Some(past) = forgotten.out_of(&row.status.past) {
-                    row.status.past = past;
-                }
+            let mut row = undone(&view.row, *fid, &rows);
+            let shown = row.data.and_then(|data| data.dot);
+            if view.open.is_none() && shown.is_some_and(|dot| dots.contains(&dot)) {
+                row.data = None;
+            }
+            if still || others {
+                row.complete = false;
+                tainted.extend(still.then_some(*fid));
             }
             change.push(Edit::Put(id, Arc::new(row)));
         }
+        change.edits.extend(rows.iter().filter_map(|row| unbound(&outbox, &row.record.op)));
         for fid in &touched {
             let _ = self.cache.demote(outbox.object(*fid));
         }
         self.cache.commit(&change)?;
+        state.tainted.extend(tainted);
         for row in &rows {
             state.held.remove(&row.id);
             if state.remove(row.id).is_some() {
@@ -96,9 +158,36 @@ impl Core {
             }
             row.container.into_iter().for_each(|container| self.cache.discard(container));
         }
-        state.writer = Writer::default();
+        for (_, user) in state.users.iter_mut().filter(|(uid, _)| of.is_none_or(|of| of == **uid)) {
+            user.writer = Writer::default();
+        }
         self.say("reintegration", format!("{} changes of volume {volume} were given up", rows.len()));
+        if stay > 0 {
+            self.say("reintegration", format!("{stay} stay: what others did is built on them"));
+        }
+        // What others did may have waited for these.
+        self.run_all(&outbox, &mut state);
         Ok(rows.len() as u64)
+    }
+
+    /// What becomes of the records that stay, once these are gone, which come newest first.
+    fn rebased(&self, state: &State, rows: &[LogRow], gone: &BTreeSet<u64>) -> Result<BTreeMap<u64, Record>> {
+        let mut changed: BTreeMap<u64, Record> = BTreeMap::new();
+        if gone.len() == state.queue.len() {
+            return Ok(changed);
+        }
+        for row in rows {
+            let read = |log| match changed.get(&log) {
+                Some(record) => Ok(record.clone()),
+                None => self.record_of(log),
+            };
+            let next = |fid, log| {
+                state.behind(fid, log).into_iter().filter(|behind| !gone.contains(behind)).collect()
+            };
+            let folded = cml::without(row.id, &row.record, read, next)?;
+            changed.extend(folded.changed);
+        }
+        Ok(changed)
     }
 
     /// What is pending of a volume, to be written down elsewhere. `None` where nothing is.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use coda_proto::{Code, Op, Refusal};
 use tokio::time::Instant;
 
-use super::{Hold, Outbox, pump::Sending};
+use super::{Hold, Outbox, pump::Sending, users::Lane};
 use crate::{
     cml::{Remedy, Why, pause, remedy, without},
     env::Priority,
@@ -19,6 +19,7 @@ impl Core {
     pub(super) async fn not_taken(
         &self,
         outbox: &Arc<Outbox>,
+        lane: Lane,
         sending: &Sending,
         refusal: Refusal,
         all: bool,
@@ -36,7 +37,7 @@ impl Core {
                 self.hold(outbox, sending, why, refusal);
             }
             Remedy::GiveUp => self.give_up_record(outbox, sending, &refusal),
-            Remedy::Reissue => self.reissue(outbox, sending, refusal),
+            Remedy::Reissue => self.reissue(outbox, lane, sending, refusal),
         }
     }
 
@@ -121,7 +122,7 @@ impl Core {
             tracing::error!(%error, "a refused record stays in the log");
             return;
         }
-        state.writer.forget(&folded.forgotten);
+        state.forget(&folded.forgotten);
         drop(state);
         let touched = record.op.touches();
         self.off(outbox, Sending { record: record.clone(), ..*sending });

@@ -5,9 +5,9 @@ use std::{collections::HashMap, time::Duration};
 use coda_proto::{Fid, Op, Record, VolumeId};
 use tokio::time::Instant;
 
-use super::{Outbox, State};
+use super::{Outbox, State, users::User};
 use crate::{
-    cml::{Mode, VolumeMode, Why, volume_mode},
+    cml::{Entry, Mode, VolumeMode, Why, volume_mode},
     ops::{Core, Result, locked},
     venus::face::ObjectId,
 };
@@ -33,6 +33,8 @@ pub struct VolumeReport {
     pub left: Option<u64>,
     /// Why records wait, each reason once.
     pub reasons: Vec<String>,
+    /// Whose they are: records and bytes of each local user who has any.
+    pub users: Vec<(u32, u64, u64)>,
     /// The first of them.
     pub lines: Vec<Line>,
 }
@@ -40,6 +42,8 @@ pub struct VolumeReport {
 /// One record.
 #[derive(Clone, Debug)]
 pub struct Line {
+    /// The local user whose it is.
+    pub uid: u32,
     /// What it does, in a word.
     pub verb: &'static str,
     /// The object.
@@ -88,7 +92,7 @@ impl Core {
     pub fn volume_mode(&self, realm: u32, volume: VolumeId, reachable: bool) -> VolumeMode {
         let outbox = self.outbox(realm, volume);
         let state = locked(&outbox.state);
-        volume_mode(reachable, state.logs(), state.queue.len() - state.asking)
+        volume_mode(reachable, state.logs(), state.queue.len() - state.asks.len())
     }
 
     fn report_of(&self, outbox: &Outbox, reachable: bool, most: usize) -> Result<VolumeReport> {
@@ -104,7 +108,8 @@ impl Core {
             .take(most)
             .map(|pending| {
                 let why = whys.get(&pending.entry.log).cloned().unwrap_or_default();
-                (pending.entry.log, pending.entry.verb, pending.entry.contents, age(pending.entry.time), why)
+                let Entry { log, uid, verb, contents, time, .. } = pending.entry;
+                (log, uid, verb, contents, age(time), why)
             })
             .collect();
         let left = state.link.bandwidth().filter(|bandwidth| reachable && *bandwidth > 0);
@@ -118,20 +123,27 @@ impl Core {
             oldest: state.queue.values().next().map_or(0, |pending| age(pending.entry.time)),
             left: left.map(|bandwidth| bytes / bandwidth),
             reasons,
+            users: users(&state),
             lines: Vec::new(),
         };
         drop(state);
         // Whoever changes something meanwhile does not wait for the disk.
         let mut lines = Vec::with_capacity(first.len());
-        for (log, verb, bytes, age, why) in first {
+        for (log, uid, verb, bytes, age, why) in first {
             // One that members took a moment ago is off the log already.
             let Some(row) = self.cache.store(|store| store.logged(log))? else { continue };
             let (fid, name) = subject(&row.record);
             let name = name.map(|(dir, name)| (outbox.object(dir), name));
-            lines.push(Line { verb, id: outbox.object(fid), name, bytes, age, why });
+            lines.push(Line { uid, verb, id: outbox.object(fid), name, bytes, age, why });
         }
         Ok(VolumeReport { lines, ..report })
     }
+}
+
+fn users(state: &State) -> Vec<(u32, u64, u64)> {
+    let records = |user: &User| (user.logs.len() + user.asking) as u64;
+    let all = state.users.iter().map(|(uid, user)| (*uid, records(user), user.contents));
+    all.filter(|(_, records, _)| *records > 0).collect()
 }
 
 fn reasons(whys: &HashMap<u64, String>) -> Vec<String> {

@@ -22,7 +22,8 @@ impl Core {
             let outbox = self.outbox(row.realm, touched[0].volume);
             let realm = row.realm;
             self.cache.note_unsent(touched.into_iter().map(|fid| ObjectId { realm, fid }));
-            let entry = Entry::new(row.id, &row.record, row.container.is_none());
+            let uid = row.uid.unwrap_or(self.settings.owner);
+            let entry = Entry::new(row.id, uid, &row.record, row.container.is_none());
             // What was sent may have arrived.
             let pending =
                 Pending { entry, logged: true, sent: row.sent, maybe: row.sent, waiting: None, since };

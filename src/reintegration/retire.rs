@@ -10,7 +10,7 @@ use bytes::Bytes;
 use coda_proto::{Author, Fid, Record, Refusal, wire};
 use tokio::time::Instant;
 
-use super::{Hold, Outbox, Pending, State, author::Writer, pump::Sending};
+use super::{Hold, Outbox, Pending, State, author::Writer, pump::Sending, users::Lane};
 use crate::{
     cml::{Entry, Reissue, Why, pause},
     ops::{Core, Result, locked},
@@ -21,18 +21,19 @@ use crate::{
 const AT_ONCE: usize = 1000;
 
 impl Core {
-    /// Everything is sent: the authors that were drawn for this volume before the present one are retired.
-    pub(super) fn retire_former(&self, outbox: &Arc<Outbox>) {
+    /// Everything of a user is sent: the authors that were drawn for them before the present one are retired.
+    pub(super) fn retire_former(&self, outbox: &Arc<Outbox>, uid: u32) {
         {
             let mut state = locked(&outbox.state);
-            if !state.queue.is_empty() || std::mem::replace(&mut state.succeeded, true) {
+            let user = state.user(uid);
+            if !user.is_idle() || std::mem::replace(&mut user.succeeded, true) {
                 return;
             }
         }
         let (core, outbox) = (self.me(), outbox.clone());
         self.spawn(async move {
-            if !core.retire(&outbox, false).await {
-                locked(&outbox.state).succeeded = false;
+            if !core.retire(&outbox, Some(uid), false).await {
+                locked(&outbox.state).user(uid).succeeded = false;
             }
         });
     }
@@ -43,27 +44,29 @@ impl Core {
         let all = outboxes.iter().map(|outbox| async move {
             // Where nobody is there, the next start does it.
             if self.is_reachable(outbox.root()).await {
-                self.retire(outbox, true).await;
+                self.retire(outbox, None, true).await;
             }
         });
         futures::future::join_all(all).await;
     }
 
-    /// Retires authors of a volume of which nothing is in the log. Answers whether that is done.
-    async fn retire(&self, outbox: &Outbox, present: bool) -> bool {
+    /// Retires authors of a volume, one user's or everybody's, of which nothing is in the log. Answers whether that
+    /// is done.
+    async fn retire(&self, outbox: &Outbox, of: Option<u32>, present: bool) -> bool {
         let chosen = {
             let mut state = locked(&outbox.state);
             let drawn = self.cache.store(|store| store.authors(outbox.realm, outbox.volume));
-            let Ok(mut drawn) = drawn else { return false };
+            let Ok(drawn) = drawn else { return false };
             let used: BTreeSet<Author> = state.queue.values().map(|p| p.entry.dot.author).collect();
-            if present && state.queue.is_empty() {
+            if present {
                 // Whatever comes after all is written by another.
-                state.writer = Writer::default();
+                let idle = state.users.values_mut().filter(|user| user.is_idle());
+                idle.for_each(|user| user.writer = Writer::default());
             }
-            let own = state.writer.present();
-            drawn.retain(|author| Some(*author) != own && !used.contains(author));
-            drawn.truncate(AT_ONCE);
-            drawn
+            let is_meant = |uid: Option<u32>| of.is_none_or(|of| of == uid.unwrap_or(self.settings.owner));
+            let meant = drawn.into_iter().filter(|(_, uid)| is_meant(*uid)).map(|(author, _)| author);
+            let over = meant.filter(|author| !state.writes(*author) && !used.contains(author));
+            over.take(AT_ONCE).collect::<Vec<Author>>()
         };
         if chosen.is_empty() {
             return true;
@@ -89,12 +92,16 @@ impl Core {
 
     /// Every member says that the author of a record is retired, and none holds the record: it is issued again by
     /// a new one, with all that the same author left in the log.
-    pub(super) fn reissue(&self, outbox: &Outbox, sending: &Sending, refusal: Refusal) {
+    pub(super) fn reissue(&self, outbox: &Outbox, lane: Lane, sending: &Sending, refusal: Refusal) {
         let mut state = locked(&outbox.state);
         let author = sending.record.dot.author;
         // Where another of them may have arrived, that is to be known first: then it keeps its name.
+        let elsewhere = |log: u64| {
+            let mut lanes = state.lanes.iter().filter(|(other, _)| **other != lane);
+            lanes.any(|(_, progress)| progress.flying.contains(&log))
+        };
         let unclear = state.queue.values().any(|other| {
-            other.maybe
+            (other.maybe || elsewhere(other.entry.log))
                 && other.entry.dot.author == author
                 && other.entry.log != sending.log
                 && !other.entry.touches.iter().any(|fid| sending.record.op.touches().contains(fid))
@@ -104,7 +111,7 @@ impl Core {
         }
         let done = match unclear {
             true => Ok(()),
-            false => self.issue_again(outbox, &mut state, author),
+            false => self.issue_again(outbox, &mut state, author, sending.uid),
         };
         if let Err(error) = &done {
             tracing::error!(%error, "the records of a retired author could not be issued again");
@@ -117,13 +124,13 @@ impl Core {
         }
     }
 
-    fn issue_again(&self, outbox: &Outbox, state: &mut State, author: Author) -> Result<()> {
+    fn issue_again(&self, outbox: &Outbox, state: &mut State, author: Author, uid: u32) -> Result<()> {
         let of = |pending: &&Pending| pending.entry.dot.author == author;
         let waiting: BTreeSet<u64> = state.queue.values().filter(of).map(|p| p.entry.dot.seq).collect();
         let count = waiting.len();
         let to = Author(self.env.random().max(2));
         let mut reissue = Reissue::new(author, to, waiting);
-        let mut change = Change::of(Edit::Author(to.0, outbox.realm, outbox.volume.0));
+        let mut change = Change::of(Edit::Author(to.0, outbox.realm, outbox.volume.0, uid));
         let mut records: BTreeMap<u64, Record> = BTreeMap::new();
         let mut touched: BTreeSet<Fid> = BTreeSet::new();
         for log in state.queue.keys() {
@@ -168,7 +175,7 @@ impl Core {
         for (log, record) in records {
             let Some(mut pending) = state.remove(log) else { continue };
             let size = pending.entry.size;
-            pending.entry = Entry::new(log, &record, false);
+            pending.entry = Entry::new(log, pending.entry.uid, &record, false);
             pending.entry.size = pending.entry.size.max(size);
             (pending.sent, pending.maybe) = (false, false);
             if let Some(waiting) = &mut pending.waiting {
@@ -177,10 +184,8 @@ impl Core {
             state.insert(pending);
             state.held.remove(&log);
         }
-        if state.writer.present() == Some(author) {
-            state.writer = Writer::default();
-        }
-        state.succeeded = false;
+        state.user(uid).succeeded = false;
+        state.disown(author);
         tracing::warn!(%author, records = count, "retired by the servers: its records are issued again");
         self.say("reintegration", format!("{count} changes that waited for very long are sent anew"));
         Ok(())

@@ -8,7 +8,7 @@ use coda_proto::{
 };
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{Failure, Fate, Outbox, Pending, Seen, Stamp, State, Waiting};
+use super::{Failure, Fate, Outbox, Pending, Seen, Stamp, State, Waiting, users::Lane};
 use crate::{
     cache::Held,
     cml::{Entry, Facts, Manner, Way, way},
@@ -28,45 +28,55 @@ impl Core {
         }
     }
 
-    /// Makes a mutation: `make` turns its stamp into what it does there and here. Ends when it is
+    /// Makes a mutation for a local user: `make` turns its stamp into what it does there and here. Ends when it is
     /// acknowledged: its fate is known, or it is logged. It goes on if the caller does not wait.
     pub(crate) async fn submit(
         &self,
+        uid: u32,
         held: Held,
         of: ObjectId,
         bases: Vec<Seen>,
         manner: impl Into<Manner>,
         make: impl FnOnce(&Stamp) -> (Op, Change),
     ) -> std::result::Result<Dot, Failure> {
-        self.submit_with(held, of, bases, manner.into(), None, make).await
+        let how = How { uid, manner: manner.into(), container: None, reachable: false };
+        self.submit_with(how, held, of, bases, make).await
     }
 
     /// The same of a Store whose contents are too long for its record.
     pub(crate) async fn submit_store(
         &self,
+        uid: u32,
         held: Held,
         of: ObjectId,
         base: Seen,
         container: u64,
         make: impl FnOnce(&Stamp) -> (Op, Change),
     ) -> std::result::Result<Dot, Failure> {
-        self.submit_with(held, of, vec![base], Manner::Plain, Some(container), make).await
+        let how = How { uid, manner: Manner::Plain, container: Some(container), reachable: false };
+        self.submit_with(how, held, of, vec![base], make).await
     }
 
     async fn submit_with(
         &self,
+        how: How,
         held: Held,
         of: ObjectId,
         bases: Vec<Seen>,
-        manner: Manner,
-        container: Option<u64>,
         make: impl FnOnce(&Stamp) -> (Op, Change),
     ) -> std::result::Result<Dot, Failure> {
         let outbox = self.outbox(of.realm, of.fid.volume);
-        let reachable = self.is_reachable(of).await;
-        let answer = self.enqueue(&outbox, held, bases, (manner, reachable, container), make)?;
+        let how = How { reachable: self.is_reachable(of).await, ..how };
+        // What ends meanwhile is not missed.
+        let mut ended = std::pin::pin!(outbox.ended.notified());
+        ended.as_mut().enable();
+        let answer = self.enqueue(&outbox, how, held, bases, make)?;
         match answer {
             Answer::Now(dot) => Ok(dot),
+            Answer::Wait => {
+                ended.await;
+                Err(Failure::Again)
+            }
             Answer::Later(mut answer, logged) => {
                 let fate = match logged {
                     None => answer.await,
@@ -74,7 +84,8 @@ impl Core {
                         Ok(fate) => fate,
                         Err(_) => {
                             // It is acknowledged as it is, unless something else was said meanwhile.
-                            locked(&outbox.state).answer(log);
+                            let undo = locked(&outbox.state).answer(log);
+                            undo.into_iter().for_each(|undo| self.discard_replaced(&undo));
                             answer.await
                         }
                     },
@@ -93,21 +104,22 @@ impl Core {
         }
     }
 
-    /// Whether a mutation of an object's volume would only be logged now: then nothing need be brought to
-    /// the servers ahead of it.
-    pub(crate) async fn is_apart(&self, of: ObjectId) -> bool {
-        let reachable = self.is_reachable(of).await;
-        let outbox = self.outbox(of.realm, of.fid.volume);
-        let way = way(Manner::Plain, facts(&locked(&outbox.state), reachable));
+    /// Whether a user's mutation of these objects, of one volume, would only be logged now: then nothing need be
+    /// brought to the servers ahead of it.
+    pub(crate) async fn is_apart(&self, uid: u32, of: &[ObjectId]) -> bool {
+        let reachable = self.is_reachable(of[0]).await;
+        let outbox = self.outbox(of[0].realm, of[0].fid.volume);
+        let on = of.iter().map(|id| id.fid);
+        let way = way(Manner::Plain, facts(&locked(&outbox.state), uid, on, reachable));
         way != Way::Ask
     }
 
     fn enqueue(
         &self,
         outbox: &Arc<Outbox>,
+        How { uid, manner, container, reachable }: How,
         mut held: Held,
         bases: Vec<Seen>,
-        (manner, reachable, container): (Manner, bool, Option<u64>),
         make: impl FnOnce(&Stamp) -> (Op, Change),
     ) -> std::result::Result<Answer, Failure> {
         let mut state = locked(&outbox.state);
@@ -118,23 +130,26 @@ impl Core {
                 return Err(Failure::Again);
             }
         }
-        let logged = match way(manner, facts(&state, reachable)) {
+        let on = bases.iter().map(|seen| seen.fid);
+        let logged = match way(manner, facts(&state, uid, on, reachable)) {
             Way::Ask => None,
             Way::LogAndWait => Some(true),
             Way::Log => Some(false),
             Way::Away => return Err(Failure::Away),
+            Way::Wait => return Ok(Answer::Wait),
             Way::Later => {
                 let what = "changes made while apart are still being sent";
                 return Err(Failure::Here(Error::Busy(what.into())));
             }
         };
-        if logged.is_some() && state.queue.len() as u64 >= self.settings.records {
+        let user = state.user(uid);
+        if logged.is_some() && user.logs.len() as u64 >= self.settings.records {
             let what = "the log of changes that are not sent yet";
             return Err(Failure::Here(Error::NoSpace(what.into())));
         }
-        let (author, is_new) = state.writer.author(&bases, || self.drawn());
-        let dot = state.writer.next(author);
-        let count = state.writer.count();
+        let (author, is_new) = user.writer.author(&bases, || self.drawn());
+        let dot = user.writer.next(author);
+        let count = user.writer.count();
         let stamp = Stamp {
             dot,
             lamport: bases.iter().map(|seen| seen.lamport).max().unwrap_or(0) + 1,
@@ -145,7 +160,7 @@ impl Core {
         };
         let (op, mut change) = make(&stamp);
         if op.creates().is_some() {
-            state.writer.made();
+            user.writer.made();
         }
         let mut record = Record {
             dot: stamp.dot,
@@ -157,16 +172,16 @@ impl Core {
             op,
         };
         if is_new {
-            state.succeeded = false;
-            change.push(Edit::Author(author.0, outbox.realm, outbox.volume.0));
+            user.succeeded = false;
+            change.push(Edit::Author(author.0, outbox.realm, outbox.volume.0, uid));
         }
         if let Op::Store { length, .. } = &record.op
             && logged.is_some()
-            && state.contents + length > self.settings.bytes
+            && user.contents + length > self.settings.bytes
         {
             if is_new {
                 // An author is noted with its first record, or never used.
-                state.writer = Default::default();
+                user.writer = Default::default();
             }
             let what = "the log of changes that are not sent yet";
             return Err(Failure::Here(Error::NoSpace(what.into())));
@@ -175,15 +190,18 @@ impl Core {
         let touched = record.op.touches();
         let saved = match logged {
             Some(_) => {
-                let saved = self.optimise(outbox, &state, &record, &mut change)?;
+                let saved = self.optimise(outbox, &state, uid, &record, &mut change)?;
                 let Some(left) = saved.left().cloned() else {
                     // It takes back what nobody else has heard of: nothing is left to be told.
-                    let before = state.writer.wrote(&touched, stamp.dot);
-                    drop(before);
+                    drop(state.user(uid).writer.wrote(&touched, stamp.dot));
                     let undo = self.cache.commit_folded(change)?;
                     self.note_folded(outbox, &mut state, &saved);
                     self.note_unsynced(None);
                     self.discard_replaced(&undo);
+                    if reachable {
+                        // Somebody else's may have been built on what is gone.
+                        self.run_all(outbox, &mut state);
+                    }
                     return Ok(Answer::Now(dot));
                 };
                 record = left;
@@ -194,6 +212,7 @@ impl Core {
         let row = LogRow {
             id: 0,
             realm: outbox.realm,
+            uid: Some(uid),
             exclusive,
             record: record.clone(),
             container,
@@ -201,14 +220,14 @@ impl Core {
             sent: logged.is_none(),
         };
         let (log, undo) = self.cache.commit_undoable(change, move |id| Edit::Log(LogRow { id, ..row }))?;
-        let before = state.writer.wrote(&touched, stamp.dot);
+        let before = state.user(uid).writer.wrote(&touched, stamp.dot);
         let touched = record.op.touches();
         if let Some(saved) = &saved {
             self.note_folded(outbox, &mut state, saved);
         }
         let inline = matches!(&record.op, Op::Store { contents: Contents::Inline(_), .. });
         let mut pending = Pending {
-            entry: Entry::new(log, &record, inline),
+            entry: Entry::new(log, uid, &record, inline),
             logged: logged.is_some(),
             sent: logged.is_none(),
             maybe: false,
@@ -240,7 +259,11 @@ impl Core {
         };
         state.insert(pending);
         if reachable {
-            self.run(outbox, &mut state);
+            match saved.is_some_and(|saved| !saved.is_empty()) {
+                true => self.run_all(outbox, &mut state),
+                false if logged.is_some() => self.run(outbox, &mut state, Lane::Of(uid)),
+                false => self.run(outbox, &mut state, Lane::Asks),
+            }
         }
         Ok(answer)
     }
@@ -257,16 +280,36 @@ impl Core {
     }
 }
 
+/// How a mutation is made.
+#[derive(Clone, Copy)]
+struct How {
+    /// For whom.
+    uid: u32,
+    manner: Manner,
+    /// Where the contents of a Store are.
+    container: Option<u64>,
+    /// Some member may be called.
+    reachable: bool,
+}
+
 enum Answer {
     Now(Dot),
+    /// Nothing is done: something else has to end first.
+    Wait,
     /// What it is waited for; and its place, where it is logged whatever comes.
     Later(oneshot::Receiver<Fate>, Option<u64>),
 }
 
-fn facts(state: &State, reachable: bool) -> Facts {
+/// What there is to know for a user's mutation that is built on these objects.
+fn facts(state: &State, uid: u32, on: impl Iterator<Item = Fid>, reachable: bool) -> Facts {
+    let user = state.users.get(&uid);
+    // Whatever is pending of one object is all logged, or all asks.
+    let on: Vec<bool> = on.filter_map(|fid| state.last_about(fid)).map(|pending| pending.logged).collect();
     Facts {
-        asking: state.asking,
-        logged: state.queue.len() - state.asking,
+        asking: user.map_or(0, |user| user.asking),
+        logged: user.map_or(0, |user| user.logs.len()),
+        on_asking: on.contains(&false),
+        on_logged: on.contains(&true),
         reachable,
         write_disconnected: state.logs(),
         strong: state.mode.strong,

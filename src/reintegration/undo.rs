@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use coda_proto::{Code, Fid};
 
-use super::{Failure, Outbox, Pending, State, pump::Sending};
+use super::{Failure, Outbox, Pending, State, pump::Sending, users::Lane};
 use crate::{
     ops::{Core, locked},
     store::Edit,
@@ -13,13 +13,13 @@ use crate::{
 impl Core {
     /// Nobody holds the records: the cache goes back, and what was built on them begins again.
     pub(super) fn fail(&self, outbox: &Outbox, failed: Vec<Sending>, failure: Failure) {
-        let logs = failed.into_iter().map(|sending| sending.log).collect();
+        let logs = failed.iter().map(|sending| sending.log).collect();
         let undone = {
             let mut state = locked(&outbox.state);
             let undone = self.undo_all(outbox, &mut state, &logs, &failure);
             if matches!(&failure, Failure::Stale(refusal) if refusal.code == Code::Retired) {
                 // It was silent for so long that the servers take nothing of it any more.
-                state.writer = super::author::Writer::default();
+                failed.iter().for_each(|sending| state.disown(sending.record.dot.author));
             }
             undone
         };
@@ -36,7 +36,9 @@ impl Core {
     ) -> Vec<(Pending, Failure)> {
         let mut touched: BTreeSet<Fid> = BTreeSet::new();
         let mut doomed = Vec::new();
-        for (log, pending) in &state.queue {
+        // What is logged is never built on what asks.
+        for log in &state.asks {
+            let pending = &state.queue[log];
             if logs.contains(log) || pending.entry.touches.iter().any(|fid| touched.contains(fid)) {
                 touched.extend(pending.entry.touches.iter());
                 doomed.push(*log);
@@ -61,7 +63,7 @@ impl Core {
             return;
         };
         if !pending.maybe {
-            state.writer.unwrote(pending.entry.dot, &waiting.before);
+            state.user(pending.entry.uid).writer.unwrote(pending.entry.dot, &waiting.before);
         }
         let mut change = waiting.undo.clone();
         change.push(Edit::Unlog(pending.entry.log));
@@ -80,19 +82,15 @@ impl Core {
     /// connected.
     pub(super) fn log_all(&self, outbox: &Outbox) {
         let mut state = locked(&outbox.state);
-        let connected = |p: &Pending| !p.logged && p.waiting.as_ref().is_some_and(|w| w.connected);
-        let never: BTreeSet<u64> =
-            state.queue.iter().filter(|(_, p)| connected(p)).map(|(log, _)| *log).collect();
+        let connected = |p: &&Pending| p.waiting.as_ref().is_some_and(|w| w.connected);
+        let never: BTreeSet<u64> = state.of_lane(Lane::Asks).filter(connected).map(|p| p.entry.log).collect();
         let undone = self.undo_all(outbox, &mut state, &never, &Failure::Away);
         let mut answers = Vec::new();
-        state.asking = 0;
-        for pending in state.queue.values_mut() {
-            if !pending.logged {
-                pending.logged = true;
-                let touched = pending.entry.touches.iter().map(|fid| outbox.object(*fid));
-                self.cache.note_unsent(touched.clone());
-                touched.for_each(|id| self.cache.unpin(id));
-            }
+        for log in state.asks.clone() {
+            let Some(pending) = state.log_instead(log) else { continue };
+            let touched = pending.entry.touches.iter().map(|fid| outbox.object(*fid));
+            self.cache.note_unsent(touched.clone());
+            touched.for_each(|id| self.cache.unpin(id));
             if let Some(waiting) = pending.waiting.take() {
                 self.keep_contents(waiting.container);
                 self.discard_replaced(&waiting.undo);

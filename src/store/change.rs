@@ -29,8 +29,8 @@ pub enum Edit {
     Sent(Vec<u64>),
     /// Lets what the log keeps in one container be kept in another.
     Recontain(u64, u64),
-    /// Notes an author.
-    Author(u64, u32, u32),
+    /// Notes an author: of a realm's volume, for a local user.
+    Author(u64, u32, u32, u32),
     /// Notes that the servers know an author to be retired.
     Retired(u64),
     /// What bound names as an author's record does so as that of another.
@@ -170,9 +170,9 @@ fn one(tx: &Connection, edit: &Edit, tick: u64) -> rusqlite::Result<()> {
             tx.prepare_cached("UPDATE log SET container = ? WHERE container = ?")?
                 .execute([*to as i64, *from as i64])?;
         }
-        Edit::Author(author, realm, volume) => {
-            tx.prepare_cached("INSERT INTO author (author, realm, volume) VALUES (?, ?, ?)")?
-                .execute(params![*author as i64, realm, volume])?;
+        Edit::Author(author, realm, volume, uid) => {
+            tx.prepare_cached("INSERT INTO author (author, realm, volume, uid) VALUES (?, ?, ?, ?)")?
+                .execute(params![*author as i64, realm, volume, uid])?;
         }
         Edit::Retired(author) => {
             tx.prepare_cached("INSERT OR IGNORE INTO retired (author) VALUES (?)")?

@@ -17,6 +17,8 @@ pub struct LogRow {
     pub id: u64,
     /// The realm of its volume.
     pub realm: u32,
+    /// The local user whose it is; none: an earlier version of the program did not say, nor does the record.
+    pub uid: Option<u32>,
     /// One member must say yes before the others are asked.
     pub exclusive: bool,
     /// What is sent, always with the same dot.
@@ -40,25 +42,35 @@ fn split(record: &Record) -> (Vec<u8>, Option<Bytes>) {
     (message.encode_to_vec(), inline)
 }
 
-const COLUMNS: &str = "id, realm, exclusive, record, container, sent";
+const COLUMNS: &str = "id, realm, exclusive, record, container, sent, uid";
 
 /// The columns of a row but its contents, as read.
-type Columns = (i64, u32, bool, Vec<u8>, Option<i64>, bool);
+type Columns = (i64, u32, bool, Vec<u8>, Option<i64>, bool, Option<u32>);
 
 fn columns(row: &Row) -> rusqlite::Result<Columns> {
-    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
 }
 
-fn logged((id, realm, exclusive, record, container, sent): Columns) -> Result<LogRow> {
-    let record = wire::Record::decode(&record[..]).map_err(malformed)?;
+fn logged((id, realm, exclusive, record, container, sent, uid): Columns) -> Result<LogRow> {
+    let record: Record =
+        wire::Record::decode(&record[..]).map_err(malformed)?.try_into().map_err(malformed)?;
     Ok(LogRow {
         id: id as u64,
         realm,
+        uid: uid.or(maker(&record.op)),
         exclusive,
-        record: record.try_into().map_err(malformed)?,
+        record,
         container: container.map(|container| container as u64),
         sent,
     })
+}
+
+/// Who made an object, as the record says that made it.
+fn maker(op: &Op) -> Option<u32> {
+    match op {
+        Op::Create { owner, .. } | Op::MakeDir { owner, .. } | Op::Symlink { owner, .. } => Some(*owner),
+        _ => None,
+    }
 }
 
 impl Store {
@@ -75,7 +87,7 @@ impl Store {
         let sql = format!("SELECT {COLUMNS}, contents FROM log WHERE id = ?");
         let mut ask = self.db.prepare_cached(&sql).map_err(broken)?;
         let row = ask
-            .query_row([id as i64], |row| Ok((columns(row)?, row.get::<_, Option<Vec<u8>>>(6)?)))
+            .query_row([id as i64], |row| Ok((columns(row)?, row.get::<_, Option<Vec<u8>>>(7)?)))
             .optional()
             .map_err(broken)?;
         let Some((columns, inline)) = row else { return Ok(None) };
@@ -106,8 +118,8 @@ impl Store {
 pub(super) fn put(db: &rusqlite::Connection, row: &LogRow) -> rusqlite::Result<()> {
     let (record, inline) = split(&row.record);
     db.prepare_cached(
-        "INSERT OR REPLACE INTO log (id, realm, volume, exclusive, record, container, sent, contents)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO log (id, realm, volume, exclusive, record, container, sent, contents, uid)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         row.id as i64,
@@ -118,6 +130,7 @@ pub(super) fn put(db: &rusqlite::Connection, row: &LogRow) -> rusqlite::Result<(
         row.container.map(|container| container as i64),
         row.sent,
         inline.as_deref(),
+        row.uid,
     ])
     .map(drop)
 }
@@ -136,7 +149,7 @@ mod tests {
         let dot = Dot::new(Author(9), id);
         let host = "laptop".into();
         let record = Record { dot, lamport: 1, time: 1, bases: Vec::new(), logged: true, host, op };
-        LogRow { id, realm: 1, exclusive: false, record, container, sent: false }
+        LogRow { id, realm: 1, uid: Some(7), exclusive: false, record, container, sent: false }
     }
 
     #[test]

@@ -79,6 +79,10 @@ const INDEX: &str = "CREATE INDEX IF NOT EXISTS entry_child ON entry (fid)";
 /// Which of the authors are retired.
 const RETIRED: &str = "CREATE TABLE IF NOT EXISTS retired (author INTEGER PRIMARY KEY)";
 
+/// Whose what is. Added where it is missing: an earlier version of the program leaves it empty, and then it is
+/// whoever the record names, or whose mount it is.
+const WHOSE: [&str; 2] = ["log", "author"];
+
 /// Pages that gather before the database itself is written. A checkpoint waits for the disk.
 const GATHERED: &str = "4000";
 
@@ -154,6 +158,12 @@ impl Store {
         db.execute_batch(hoard::TABLES).map_err(broken)?;
         db.execute_batch(INDEX).map_err(broken)?;
         db.execute_batch(RETIRED).map_err(broken)?;
+        for table in WHOSE {
+            let known = format!("SELECT 1 FROM pragma_table_info('{table}') WHERE name = 'uid'");
+            if !db.prepare(&known).and_then(|mut ask| ask.exists([])).map_err(broken)? {
+                db.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN uid INTEGER")).map_err(broken)?;
+            }
+        }
         Ok(Store { db })
     }
 

@@ -32,17 +32,20 @@ impl Store {
         ask.exists([author.0 as i64]).map_err(broken)
     }
 
-    /// The authors that this store drew for a volume and that are not known to be retired.
-    pub fn authors(&self, realm: u32, volume: VolumeId) -> Result<Vec<Author>> {
+    /// The authors that this store drew for a volume and that are not known to be retired, and for whom; an earlier
+    /// version of the program did not say.
+    pub fn authors(&self, realm: u32, volume: VolumeId) -> Result<Vec<(Author, Option<u32>)>> {
         let mut ask = self
             .db
             .prepare_cached(
-                "SELECT author FROM author WHERE realm = ? AND volume = ?
+                "SELECT author, uid FROM author WHERE realm = ? AND volume = ?
                  AND author NOT IN (SELECT author FROM retired)",
             )
             .map_err(broken)?;
         let rows = ask
-            .query_map(params![realm, volume.0], |row| Ok(Author(row.get::<_, i64>(0)? as u64)))
+            .query_map(params![realm, volume.0], |row| {
+                Ok((Author(row.get::<_, i64>(0)? as u64), row.get::<_, Option<u32>>(1)?))
+            })
             .map_err(broken)?;
         rows.collect::<rusqlite::Result<_>>().map_err(broken)
     }

@@ -138,13 +138,13 @@ impl Face for Venus {
 
     async fn setxattr(
         &self,
-        _who: Caller,
+        who: Caller,
         id: ObjectId,
         name: &[u8],
         value: Option<&[u8]>,
         must_exist: Option<bool>,
     ) -> Result<()> {
-        self.core.setxattr(id, name, value, must_exist).await
+        self.core.setxattr(who, id, name, value, must_exist).await
     }
 
     async fn access(&self, _who: Caller, id: ObjectId, mask: i32) -> Result<()> {

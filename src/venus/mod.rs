@@ -53,11 +53,13 @@ pub struct VenusConfig {
     pub rpc_timeout: Duration,
     /// Where the tree is mounted, for messages.
     pub mountpoint: String,
+    /// The local user whose the mount is, and what is done in nobody's name.
+    pub owner: u32,
     /// How files in conflict show.
     pub conflict_view: ConflictView,
     /// Where checkpoints of the log go unless somebody says otherwise.
     pub checkpoints: PathBuf,
-    /// Changes of one volume that may wait to be sent.
+    /// Changes of one volume, made by one user, that may wait to be sent.
     pub log_records: u64,
     /// Per cent of the cache's bytes that such changes may take.
     pub log_percent: u64,
@@ -90,6 +92,7 @@ impl Default for VenusConfig {
             host: String::new(),
             rpc_timeout: Duration::from_secs(15),
             mountpoint: "/coda".into(),
+            owner: 0,
             conflict_view: ConflictView::default(),
             checkpoints: "/var/lib/coda/checkpoints".into(),
             log_records: 500_000,
@@ -144,6 +147,7 @@ impl Venus {
         };
         let peers = Peers::new(env.clone(), peers_config, known, told);
         let settings = Settings {
+            owner: config.owner,
             records: config.log_records,
             bytes: match config.log_bytes {
                 0 => config.cache_bytes / 100 * config.log_percent,
@@ -206,7 +210,7 @@ impl Venus {
 
     /// Replaces a directory's access list.
     pub async fn set_acl(&self, dir: ObjectId, acl: &Acl) -> Result<(), Error> {
-        self.core.set_acl(dir, acl).await
+        self.core.set_acl(self.config.owner, dir, acl).await
     }
 
     /// Forgets the cached copy of an object, unless it is in use. Answers whether it is gone.

@@ -43,16 +43,22 @@ pub const CHECKPOINT: Command = Command {
 pub const PURGE: Command = Command {
     name: "purgeml",
     short: &["discardlocal"],
-    usage: "cfs purgeml <dir>",
-    about: "gives up what is not sent yet of the dir's volume; asks first",
-    run: |talk, args| {
+    usage: "cfs purgeml [--all] <dir>",
+    about: "gives up what you did in the dir's volume and is not sent yet, or what all users did; asks first",
+    run: |talk, mut args| {
+        let all = args.flag(&["--all", "-all"]);
         let dirs = args.rest(1, 1)?;
         let path = talk.path(&dirs[0])?;
-        if !crate::prompt::sure(talk, "every change that is not sent yet is given up") {
+        let what = match all {
+            true => "every change that is not sent yet is given up, whoever made it",
+            false => "every change of yours that is not sent yet is given up",
+        };
+        if !crate::prompt::sure(talk, what) {
             return Ok(());
         }
-        let answer = talk.ask(Request::PurgeLog { path });
+        let answer = talk.ask(Request::PurgeLog { path, all });
         talk.answer(Some(&dirs[0]), answer, |reply| match reply {
+            Reply::Purged(0) if !all => "Nothing of yours is left to be given up\n".to_owned(),
             Reply::Purged(count) => format!("{count} changes given up\n"),
             _ => String::new(),
         });
@@ -71,6 +77,8 @@ mod tests {
         assert!(run(&mut fake, "pending", "").out.contains("3 changes"));
         assert_eq!(run(&mut fake, "-y purgeml src", "").out, "3 changes given up\n");
         assert!(run(&mut fake, "pending", "").out.contains("Everything"));
+        assert!(run(&mut fake, "-y purgeml src", "").out.starts_with("Nothing of yours"));
+        assert_eq!(run(&mut fake, "-y purgeml --all src", "").out, "0 changes given up\n");
     }
 
     #[test]

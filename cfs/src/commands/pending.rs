@@ -34,7 +34,8 @@ fn text(volume: &PendingVolume) -> String {
     for line in &volume.lines {
         let size = if line.bytes > 0 { format!(" ({})", bytes(line.bytes)) } else { String::new() };
         let why = if line.why.is_empty() { String::new() } else { format!(": {}", line.why) };
-        let _ = writeln!(text, "{:<8} {}{size}, {} ago{why}", line.verb, line.path, age(line.seconds));
+        let whose = if volume.users.len() > 1 { format!(", of user {}", line.uid) } else { String::new() };
+        let _ = writeln!(text, "{:<8} {}{size}, {} ago{whose}{why}", line.verb, line.path, age(line.seconds));
     }
     let _ = write!(
         text,
@@ -49,6 +50,9 @@ fn text(volume: &PendingVolume) -> String {
         Some(left) => writeln!(text, "; about {} to go", age(left)),
         None => writeln!(text),
     };
+    for user in volume.users.iter().filter(|_| volume.users.len() > 1) {
+        let _ = writeln!(text, "    of user {}: {} ({})", user.uid, user.records, bytes(user.bytes));
+    }
     for why in &volume.reasons {
         let _ = writeln!(text, "    waits: {why}");
     }
@@ -57,7 +61,28 @@ fn text(volume: &PendingVolume) -> String {
 
 #[cfg(test)]
 mod tests {
+    use coda_proto::control::{PendingRecord, PendingUser, PendingVolume};
+
     use crate::fake::{Fake, run};
+
+    #[test]
+    fn tells_whose_it_is_where_several_have_something() {
+        let line =
+            |uid| PendingRecord { uid, verb: "store".into(), path: "/coda/r/f".into(), ..Default::default() };
+        let user = |uid, records| PendingUser { uid, records, bytes: 4120 };
+        let volume = PendingVolume {
+            volume: "/coda/r".into(),
+            records: 3,
+            users: vec![user(1000, 2), user(1001, 1)],
+            lines: vec![line(1001)],
+            ..Default::default()
+        };
+        let shown = super::text(&volume);
+        assert!(shown.starts_with("store    /coda/r/f, 0 s ago, of user 1001\n"), "{shown}");
+        assert!(shown.contains("    of user 1000: 2 (4.0 KB)\n    of user 1001: 1 (4.0 KB)\n"), "{shown}");
+        let alone = super::text(&PendingVolume { users: vec![user(1001, 1)], ..volume });
+        assert!(!alone.contains("user"), "{alone}");
+    }
 
     #[test]
     fn tells_what_since_when_how_much_and_why() {

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use conflict::{Conflict, How, Resolved, Undoable, Version};
 pub use hoard::{HoardReport, HoardWish, Missed, NotHere, Pinned};
 pub use object::{CachedObject, CachedVolume, FidState, Flushed, Kept};
-pub use pending::{PendingRecord, PendingVolume, Sent};
+pub use pending::{PendingRecord, PendingUser, PendingVolume, Sent};
 pub use status::{RealmState, ServerState, Status, VolumeState};
 pub use text::{escape, unescape, utc};
 pub use volume::{AccessList, Grant, Mount, Place, Places, ServedVolume, Volume};
@@ -175,8 +175,13 @@ pub enum Request {
     Pending { path: Option<String> },
     /// Lets go what would remove much. [`Reply::Approved`].
     Approve { paths: Vec<String> },
-    /// Gives up what is pending of the path's volume. [`Reply::Purged`].
-    PurgeLog { path: String },
+    /// Gives up what is pending of the path's volume: what the caller did, or what all users did.
+    /// [`Reply::Purged`].
+    PurgeLog {
+        path: String,
+        #[serde(default)]
+        all: bool,
+    },
     /// Writes what is pending, with contents, into a directory: an archive and a list for each volume.
     /// [`Reply::Written`].
     CheckpointLog { path: Option<String>, dir: Option<String> },

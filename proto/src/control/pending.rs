@@ -30,13 +30,30 @@ pub struct PendingVolume {
     pub left_seconds: Option<u64>,
     /// Why records wait, each reason once.
     pub reasons: Vec<String>,
+    /// Whose they are, by local user.
+    #[serde(default)]
+    pub users: Vec<PendingUser>,
     /// The first of them.
     pub lines: Vec<PendingRecord>,
+}
+
+/// What is pending of one local user.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingUser {
+    /// The user.
+    pub uid: u32,
+    /// Records.
+    pub records: u64,
+    /// Bytes of contents.
+    pub bytes: u64,
 }
 
 /// One of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingRecord {
+    /// The local user whose it is.
+    #[serde(default)]
+    pub uid: u32,
     /// `store`, `remove` and so on.
     pub verb: String,
     /// The path, as far as it is known.

@@ -177,22 +177,22 @@ impl Venus {
                     let names = self.core.keep_both(who, id).await?;
                     return Ok(Resolved { dropped: 0, what: format!("also kept as {}", listed(&names)) });
                 }
-                How::Text => return self.merge_text(id).await,
+                How::Text => return self.merge_text(who, id).await,
                 How::Take(from) => return self.take(who, id, &from, of).await,
                 How::Remove => {
                     let shown = self.core.current(id).await?.row.shown().ok_or(Error::Gone(id.fid))?;
-                    let decided = self.core.decide(id, Keep::Chosen(Choice::Version(shown))).await?;
+                    let decided = self.core.decide(who.uid, id, Keep::Chosen(Choice::Version(shown))).await?;
                     let view = self.core.current(id).await?;
                     let dir = ObjectId { realm: id.realm, fid: view.row.status.parent };
                     let name = self.core.cache.store(|store| store.name_in(dir, id.fid))?;
                     let name = name.ok_or(Error::Gone(id.fid))?;
-                    self.core.remove(dir, &name, crate::ops::Removal::File).await?;
+                    self.core.remove(who.uid, dir, &name, crate::ops::Removal::File).await?;
                     self.core.cache.forget_name(dir, &name);
                     self.core.cache.forget_object(dir, true);
                     return Ok(Resolved { dropped: decided.dropped as u32 + 1, what: "removed".into() });
                 }
             };
-            Ok(resolved(&self.core.decide(id, Keep::Chosen(choice)).await?))
+            Ok(resolved(&self.core.decide(who.uid, id, Keep::Chosen(choice)).await?))
         };
         decided.await.map_err(|error: Error| failure(path, &error))
     }
@@ -311,11 +311,11 @@ impl Venus {
             }
             _ => return self.take_contents(who, id, other, of).await,
         };
-        Ok(resolved(&self.core.decide(id, keep).await?))
+        Ok(resolved(&self.core.decide(who.uid, id, keep).await?))
     }
 
     /// Merges what each side changed, by lines.
-    async fn merge_text(&self, id: ObjectId) -> Result<Resolved, Error> {
+    async fn merge_text(&self, who: Caller, id: ObjectId) -> Result<Resolved, Error> {
         let view = self.core.current(id).await?;
         let status = &view.row.status;
         if !status.in_conflict() {
@@ -325,7 +325,7 @@ impl Venus {
             let why = "what both began from is not here; `cfs resolve --merge TOOL` merges without it";
             return Err(Error::Unclear(why.into()));
         }
-        match self.core.merge_as(id, Rule::Text).await? {
+        match self.core.merge_as(who.uid, id, Rule::Text).await? {
             Some(decided) => Ok(resolved(&decided)),
             None => {
                 let why = "both changed the same lines, or it is no text; `cfs resolve --merge TOOL` asks a program";
@@ -356,7 +356,7 @@ impl Venus {
         let mode = crate::venus::face::OpenMode { read: true, write: false, truncate: false };
         let opened = self.core.open(who, other, mode).await?;
         let keep = Keep::Given { container: opened.container_id, mtime: opened.attr.mtime, of };
-        let decided = self.core.decide(id, keep).await;
+        let decided = self.core.decide(who.uid, id, keep).await;
         self.core.release(opened.handle).await?;
         Ok(resolved(&decided?))
     }

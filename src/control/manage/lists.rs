@@ -40,7 +40,7 @@ impl Venus {
     ) -> Result<(), Failure> {
         let acl = acl(list).map_err(|why| wrong(path, FailureKind::Invalid, why))?;
         let dir = self.find(who, path).await?;
-        self.core.set_acl(dir, &acl).await.map_err(|error| failure(path, &error))
+        self.core.set_acl(who.uid, dir, &acl).await.map_err(|error| failure(path, &error))
     }
 
     /// What is cached, of these volumes (paths, or names of mounted volumes) or of all.

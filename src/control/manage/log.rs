@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use coda_proto::control::{Failure, FailureKind, PendingRecord, PendingVolume, escape};
+use coda_proto::control::{Failure, FailureKind, PendingRecord, PendingUser, PendingVolume, escape};
 
 use super::{
     tar::{Archive, Kind},
@@ -80,7 +80,13 @@ impl Venus {
     }
 
     fn shown(&self, report: VolumeReport) -> PendingVolume {
+        let of_user = |(uid, records, bytes): &(u32, u64, u64)| PendingUser {
+            uid: *uid,
+            records: *records,
+            bytes: *bytes,
+        };
         let line = |line: &Line| PendingRecord {
+            uid: line.uid,
             verb: line.verb.into(),
             path: self.path_of_line(line),
             bytes: line.bytes,
@@ -95,6 +101,7 @@ impl Venus {
             oldest_seconds: report.oldest,
             left_seconds: report.left,
             reasons: report.reasons,
+            users: report.users.iter().map(of_user).collect(),
             lines: report.lines.iter().map(line).collect(),
         }
     }
@@ -111,12 +118,16 @@ impl Venus {
 
     pub(super) async fn approve(&self, who: Caller, paths: &[String]) -> Result<u64, Failure> {
         let volumes = self.groups_of(who, paths).await?;
-        Ok(volumes.into_keys().map(|(realm, volume)| self.core.approve(realm, volume)).sum())
+        // Whose mount it is answers for all that is done on it, everybody else for what he did.
+        let of = (who.uid != 0 && who.uid != self.config().owner).then_some(who.uid);
+        Ok(volumes.into_keys().map(|(realm, volume)| self.core.approve(realm, volume, of)).sum())
     }
 
-    pub(super) async fn purge(&self, who: Caller, path: &str) -> Result<u64, Failure> {
+    /// Gives up what the caller did, or what all did.
+    pub(super) async fn purge(&self, who: Caller, path: &str, all: bool) -> Result<u64, Failure> {
         let id = self.find(who, path).await?;
-        self.core.purge(id.realm, id.fid.volume).await.map_err(|error| failure(path, &error))
+        let of = (!all).then_some(who.uid);
+        self.core.purge(id.realm, id.fid.volume, of).await.map_err(|error| failure(path, &error))
     }
 
     pub(super) async fn checkpoint(

@@ -107,7 +107,7 @@ impl Manager for Venus {
             }
             Request::Pending { path } => self.pending(who, path.as_deref()).await.map(Reply::Pending),
             Request::Approve { paths } => self.approve(who, &paths).await.map(Reply::Approved),
-            Request::PurgeLog { path } => self.purge(who, &path).await.map(Reply::Purged),
+            Request::PurgeLog { path, all } => self.purge(who, &path, all).await.map(Reply::Purged),
             Request::CheckpointLog { path, dir } => {
                 self.checkpoint(who, path.as_deref(), dir.as_deref()).await.map(Reply::Written)
             }
@@ -184,7 +184,7 @@ impl Venus {
         if mount_target(&view.row.status).is_none() {
             return Err(none());
         }
-        let removed = self.core.remove(place.dir, &place.name, Removal::Mount).await;
+        let removed = self.core.remove(who.uid, place.dir, &place.name, Removal::Mount).await;
         removed.map_err(|error| failure(path, &error))?;
         self.core.cache.forget_name(place.dir, &place.name);
         self.core.cache.forget_object(place.dir, true);

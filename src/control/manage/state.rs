@@ -173,7 +173,7 @@ impl Venus {
         let (id, ..) = self.group_of(who, path).await?;
         let changed = async {
             let old = self.core.volume_status(id).await?.quota_max;
-            self.core.set_quota(id, blocks).await?;
+            self.core.set_quota(who.uid, id, blocks).await?;
             Ok(Reply::Quota { old, new: blocks })
         };
         changed.await.map_err(|error| failure(path, &error))

@@ -170,7 +170,7 @@ async fn what_is_refused_for_quota_waits_and_the_rest_goes() {
     a.write("d/inside", "x").await.unwrap();
     a.ls("d").await.unwrap();
     let root = a.stat("").await.unwrap().id;
-    a.venus.core.set_quota(root, 1).await.unwrap();
+    a.venus.core.set_quota(ME.uid, root, 1).await.unwrap();
     away(&world, 1);
     a.mkdir("more").await.unwrap();
     a.chmod("d/inside", 0o600).await.unwrap();
@@ -179,7 +179,7 @@ async fn what_is_refused_for_quota_waits_and_the_rest_goes() {
     assert_eq!(a.pending(), 1, "the mkdir waits");
     let b = world.client("b");
     assert_eq!(b.stat("d/inside").await.unwrap().mode, 0o600);
-    b.venus.core.set_quota(root, 0).await.unwrap();
+    b.venus.core.set_quota(ME.uid, root, 0).await.unwrap();
     a.settled().await;
     assert_eq!(b.ls("").await.unwrap(), ["d", "home", "more", "small"]);
 }
@@ -213,9 +213,9 @@ async fn access_lists_and_quotas_need_a_server() {
     let root = a.stat("").await.unwrap().id;
     a.ls("").await.unwrap();
     away(&world, 1);
-    assert!(matches!(a.venus.core.set_quota(root, 7).await, Err(Error::Disconnected(_))));
+    assert!(matches!(a.venus.core.set_quota(ME.uid, root, 7).await, Err(Error::Disconnected(_))));
     a.mkdir("d").await.unwrap();
-    assert!(matches!(a.venus.core.set_quota(root, 7).await, Err(Error::Disconnected(_))));
+    assert!(matches!(a.venus.core.set_quota(ME.uid, root, 7).await, Err(Error::Disconnected(_))));
     assert_eq!(a.ls("").await.unwrap(), ["d", "home"]);
 }
 

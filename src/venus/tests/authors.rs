@@ -17,10 +17,10 @@ const ROUNDS: Duration = Duration::from_secs(4 * 3600);
 
 fn drawn(client: &Client, volume: VolumeId) -> Vec<Author> {
     let store = |store: &mut crate::store::Store| store.authors(1, volume);
-    client.venus.core.cache.store(store).unwrap()
+    client.venus.core.cache.store(store).unwrap().into_iter().map(|(author, _)| author).collect()
 }
 
-async fn retired(world: &World, id: u8, volume: VolumeId, authors: &[Author], ask: bool) -> usize {
+pub async fn retired(world: &World, id: u8, volume: VolumeId, authors: &[Author], ask: bool) -> usize {
     let authors = authors.iter().map(|author| author.0).collect();
     let body = wire::request::Body::Retire(wire::Retire { volume: volume.0, authors, ask });
     let request = wire::Request { body: Some(body), ..Default::default() };

@@ -149,7 +149,7 @@ async fn contents_that_cannot_be_stored_go_to_the_spool() {
     let a = world.client("a");
     a.write("f", "old").await.unwrap();
     let root = a.stat("").await.unwrap().id;
-    a.venus.core.set_quota(root, 1).await.unwrap();
+    a.venus.core.set_quota(ME.uid, root, 1).await.unwrap();
     let opened = a.open("f", WRITE).await.unwrap();
     opened.container.write_at(0, &[b'p'; 10_000]).unwrap();
     assert!(matches!(a.close(opened).await, Err(Error::Quota(_))));

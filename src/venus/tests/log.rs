@@ -163,7 +163,7 @@ async fn a_log_that_would_remove_much_waits_for_approval_and_says_so() {
     assert_eq!(b.ls("d").await.unwrap().len(), 210);
     let reasons = a.venus.core.reasons(realm, volume, true);
     assert!(reasons.iter().any(|why| why.contains("cfs approve")), "{reasons:?}");
-    assert_eq!(a.venus.core.approve(realm, volume), 210);
+    assert_eq!(a.venus.core.approve(realm, volume, None), 210);
     a.settled().await;
     assert!(b.ls("d").await.unwrap().is_empty());
     assert!(Guard::default().names > 210);
@@ -175,7 +175,7 @@ async fn a_purged_log_leaves_what_the_servers_have() {
     a.write("old", "changed").await.unwrap();
     a.write("new", "x").await.unwrap();
     let (realm, volume) = place(&a, &a.stat("").await.unwrap());
-    assert!(a.venus.core.purge(realm, volume).await.unwrap() > 0);
+    assert!(a.venus.core.purge(realm, volume, None).await.unwrap() > 0);
     assert_eq!(a.pending(), 0);
     world.boot(1);
     tokio::time::sleep(70 * SECOND).await;

@@ -17,4 +17,5 @@ mod salvage;
 mod seals;
 mod slept;
 mod stalls;
+mod users;
 mod world;

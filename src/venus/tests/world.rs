@@ -190,7 +190,7 @@ impl World {
             false => config,
         };
         let env = Arc::new(ClientEnv(self.clone()));
-        Client { venus: Venus::start(config, env, over(containers), database).unwrap(), dir }
+        Client { venus: Venus::start(config, env, over(containers), database).unwrap(), dir, me: ME }
     }
 }
 
@@ -400,9 +400,16 @@ pub const WRITE: OpenMode = OpenMode { read: false, write: true, truncate: false
 pub struct Client {
     pub venus: Arc<Venus>,
     pub dir: PathBuf,
+    /// Whose operations these are.
+    pub me: Caller,
 }
 
 impl Client {
+    /// Another user of the same machine.
+    pub fn user(&self, uid: u32) -> Client {
+        Client { venus: self.venus.clone(), dir: self.dir.clone(), me: Caller { uid, gid: uid, ..self.me } }
+    }
+
     /// Waits until everything is sent.
     pub async fn settled(&self) {
         for _ in 0..200 {
@@ -416,9 +423,9 @@ impl Client {
 
     /// The attributes of a path below the realm.
     pub async fn stat(&self, path: &str) -> Result<Attr> {
-        let mut attr = self.venus.lookup(ME, self.venus.root(), REALM.as_bytes()).await?;
+        let mut attr = self.venus.lookup(self.me, self.venus.root(), REALM.as_bytes()).await?;
         for name in path.split('/').filter(|name| !name.is_empty()) {
-            attr = self.venus.lookup(ME, attr.id, name.as_bytes()).await?;
+            attr = self.venus.lookup(self.me, attr.id, name.as_bytes()).await?;
         }
         Ok(attr)
     }
@@ -431,17 +438,17 @@ impl Client {
 
     pub async fn open(&self, path: &str, mode: OpenMode) -> Result<Opened> {
         let (dir, name) = self.place(path).await?;
-        match self.venus.lookup(ME, dir, name).await {
+        match self.venus.lookup(self.me, dir, name).await {
             Err(Error::NotFound(_)) if mode.write => {
-                self.venus.create(ME, dir, name, 0o644, mode, true).await
+                self.venus.create(self.me, dir, name, 0o644, mode, true).await
             }
-            Ok(attr) => self.venus.open(ME, attr.id, mode).await,
+            Ok(attr) => self.venus.open(self.me, attr.id, mode).await,
             Err(error) => Err(error),
         }
     }
 
     pub async fn close(&self, opened: Opened) -> Result<()> {
-        let flushed = self.venus.flush(ME, opened.handle).await;
+        let flushed = self.venus.flush(self.me, opened.handle).await;
         let released = self.venus.release(opened.handle).await;
         flushed.and(released)
     }
@@ -466,29 +473,29 @@ impl Client {
 
     pub async fn mkdir(&self, path: &str) -> Result<Attr> {
         let (dir, name) = self.place(path).await?;
-        self.venus.mkdir(ME, dir, name, 0o755).await
+        self.venus.mkdir(self.me, dir, name, 0o755).await
     }
 
     pub async fn ls(&self, path: &str) -> Result<Vec<String>> {
         let dir = self.stat(path).await?.id;
-        let lines = self.venus.readdir(ME, dir).await?;
+        let lines = self.venus.readdir(self.me, dir).await?;
         Ok(lines.iter().map(|line| String::from_utf8(line.name.clone()).unwrap()).collect())
     }
 
     pub async fn unlink(&self, path: &str) -> Result<()> {
         let (dir, name) = self.place(path).await?;
-        self.venus.unlink(ME, dir, name).await
+        self.venus.unlink(self.me, dir, name).await
     }
 
     pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
         let (from, to) = (self.place(from).await?, self.place(to).await?);
-        self.venus.rename(ME, from, to, RenameMode::Replace).await
+        self.venus.rename(self.me, from, to, RenameMode::Replace).await
     }
 
     pub async fn chmod(&self, path: &str, mode: u32) -> Result<Attr> {
         let id = self.stat(path).await?.id;
         let change = AttrChange { mode: Some(mode), ..AttrChange::default() };
-        self.venus.setattr(ME, id, change, None).await
+        self.venus.setattr(self.me, id, change, None).await
     }
 
     /// Records in the log, of all volumes.
