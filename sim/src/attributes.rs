@@ -39,10 +39,14 @@ impl Actor {
             let (dir, last) = self.walk(name).await?;
             let found = self.face.lookup(USER, dir, last.as_bytes()).await?.id;
             let done = match tag {
-                true => self.face.setxattr(USER, found, TAG, Some(id.to_string().as_bytes()), None).await,
+                true => {
+                    self.face
+                        .setxattr(self.somebody(), found, TAG, Some(id.to_string().as_bytes()), None)
+                        .await
+                }
                 false => {
                     let change = AttrChange { mode: Some(mode_of(id)), ..AttrChange::default() };
-                    self.face.setattr(USER, found, change, None).await.map(|_| ())
+                    self.face.setattr(self.somebody(), found, change, None).await.map(|_| ())
                 }
             };
             // The name was there: that what it held is gone does not mean that nothing happened.
