@@ -233,7 +233,8 @@ impl Writer {
         self.size += size;
         let dot = Dot::new(self.author, self.seq);
         let host = String::new();
-        self.records.push(Record { dot, lamport: self.seq + 1, time: 0, bases, logged: false, host, op });
+        let (lamport, time) = (self.seq + 1, 0);
+        self.records.push(Record { dot, lamport, time, changed: time, bases, logged: false, host, op });
         Ok(dot)
     }
 

@@ -20,6 +20,8 @@ pub struct Record {
     pub lamport: u64,
     /// The author's clock, in nanoseconds since 1970; for people.
     pub time: i64,
+    /// The same, but later than every change time that the author saw of what it touches.
+    pub changed: i64,
     /// The pasts that the author saw of the objects it touches.
     pub bases: Vec<Base>,
     /// Made apart: a taken name gets a second binding instead of `EXISTS`.
@@ -52,18 +54,81 @@ pub enum Contents {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Op {
-    Create { parent: Fid, name: Name, fid: Fid, mode: u32, owner: u32 },
-    MakeDir { parent: Fid, name: Name, fid: Fid, mode: u32, owner: u32 },
-    Symlink { parent: Fid, name: Name, fid: Fid, target: Vec<u8>, mode: u32, owner: u32 },
-    Link { parent: Fid, name: Name, fid: Fid },
-    Remove { parent: Fid, name: Name, fid: Fid },
-    RemoveDir { parent: Fid, name: Name, fid: Fid },
-    Rename { from: Fid, from_name: Name, to: Fid, to_name: Name, fid: Fid, replaced: Option<Fid> },
-    Store { fid: Fid, length: u64, hash: [u8; 32], mtime: i64, contents: Contents, mode: Option<u32> },
-    SetAttr { fid: Fid, mode: Option<u32>, owner: Option<u32>, group: Option<u32>, mtime: Option<i64> },
-    SetXattr { fid: Fid, name: Vec<u8>, value: Option<Vec<u8>> },
-    SetAcl { fid: Fid, acl: Acl },
-    SetQuota { fid: Fid, min: Option<u64>, max: Option<u64> },
+    Create {
+        parent: Fid,
+        name: Name,
+        fid: Fid,
+        mode: u32,
+        owner: u32,
+    },
+    MakeDir {
+        parent: Fid,
+        name: Name,
+        fid: Fid,
+        mode: u32,
+        owner: u32,
+    },
+    Symlink {
+        parent: Fid,
+        name: Name,
+        fid: Fid,
+        target: Vec<u8>,
+        mode: u32,
+        owner: u32,
+    },
+    Link {
+        parent: Fid,
+        name: Name,
+        fid: Fid,
+    },
+    Remove {
+        parent: Fid,
+        name: Name,
+        fid: Fid,
+    },
+    RemoveDir {
+        parent: Fid,
+        name: Name,
+        fid: Fid,
+    },
+    Rename {
+        from: Fid,
+        from_name: Name,
+        to: Fid,
+        to_name: Name,
+        fid: Fid,
+        replaced: Option<Fid>,
+    },
+    Store {
+        fid: Fid,
+        length: u64,
+        hash: [u8; 32],
+        mtime: i64,
+        contents: Contents,
+        mode: Option<u32>,
+    },
+    SetAttr {
+        fid: Fid,
+        mode: Option<u32>,
+        owner: Option<u32>,
+        group: Option<u32>,
+        mtime: Option<i64>,
+        atime: Option<i64>,
+    },
+    SetXattr {
+        fid: Fid,
+        name: Vec<u8>,
+        value: Option<Vec<u8>>,
+    },
+    SetAcl {
+        fid: Fid,
+        acl: Acl,
+    },
+    SetQuota {
+        fid: Fid,
+        min: Option<u64>,
+        max: Option<u64>,
+    },
 }
 
 impl Op {
@@ -134,6 +199,7 @@ impl From<&Record> for wire::Record {
             dot: Some(record.dot.into()),
             lamport: record.lamport,
             time: record.time,
+            changed: record.changed,
             bases: record
                 .bases
                 .iter()
@@ -205,8 +271,8 @@ impl From<Op> for wire::record::Op {
                     mode,
                 })
             }
-            Op::SetAttr { fid, mode, owner, group, mtime } => {
-                W::SetAttr(wire::SetAttrOp { fid: some(fid), mode, owner, group, mtime })
+            Op::SetAttr { fid, mode, owner, group, mtime, atime } => {
+                W::SetAttr(wire::SetAttrOp { fid: some(fid), mode, owner, group, mtime, atime })
             }
             Op::SetXattr { fid, name, value } => W::SetXattr(wire::SetXattrOp {
                 fid: some(fid),
@@ -244,6 +310,7 @@ impl TryFrom<wire::Record> for Record {
             dot: required(record.dot, "record's dot")?,
             lamport: record.lamport,
             time: record.time,
+            changed: if record.changed == 0 { record.time } else { record.changed },
             bases: bases.into_iter().map(|(fid, past)| Base { fid, past }).collect(),
             logged: record.logged,
             host: host(record.host)?,
@@ -316,6 +383,7 @@ impl TryFrom<wire::record::Op> for Op {
                 owner: op.owner,
                 group: op.group,
                 mtime: op.mtime,
+                atime: op.atime,
             },
             W::SetXattr(op) => Op::SetXattr {
                 fid: required(op.fid, "fid")?,

@@ -75,6 +75,10 @@ pub struct Status {
     pub host: String,
     /// When, by that machine's clock; 0: nobody knows.
     pub made: i64,
+    /// When it last changed in any way, in nanoseconds since 1970; 0: nobody knows.
+    pub ctime: i64,
+    /// The access time that somebody set.
+    pub atime: Option<i64>,
 }
 
 /// One binding of a directory.
@@ -194,6 +198,8 @@ impl From<&Status> for wire::Status {
             marked: status.marked,
             host: status.host.clone(),
             made: status.made,
+            ctime: status.ctime,
+            atime: status.atime,
         }
     }
 }
@@ -225,6 +231,8 @@ impl TryFrom<wire::Status> for Status {
             marked: status.marked,
             host: host(status.host)?,
             made: status.made,
+            ctime: status.ctime,
+            atime: status.atime,
         })
     }
 }

@@ -193,6 +193,7 @@ mod tests {
             owner: None,
             group: None,
             mtime: None,
+            atime: None,
         };
         let virgin = Object { virgin: true, ..SEEN };
         assert!(needs(&store, virgin)[0].any_of.contains(&Rights::INSERT));

@@ -66,6 +66,7 @@ pub fn mount(below: VolumeId, as_name: &str, name: &str, count: u32) -> Record {
         dot: Dot::new(Author(1), u64::from(count) + 1),
         lamport: u64::from(count) + 1,
         time: 0,
+        changed: 0,
         bases: vec![Base { fid: root, past: Past::of(seen) }],
         logged: false,
         host: String::new(),

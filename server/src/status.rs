@@ -63,5 +63,7 @@ pub fn status_of(view: &View<'_>, head: &Head, who: Identity) -> Result<Option<S
         marked: head.marked,
         host,
         made,
+        ctime: head.ctime(),
+        atime: head.atime(),
     }))
 }

@@ -222,6 +222,7 @@ impl Client {
             dot,
             lamport: 10 + self.seq,
             time: 1,
+            changed: 1,
             bases: known,
             logged: false,
             host: String::new(),
@@ -410,7 +411,7 @@ async fn volumes_are_cloned_backed_up_dumped_restored_and_purged() {
     assert_eq!(client.read("src.readonly", 2).await, None);
     let frozen = client.volume("src.readonly").await;
     let root = Fid::root(VolumeId(frozen.id));
-    let op = Op::SetAttr { fid: root, mode: Some(0o700), owner: None, group: None, mtime: None };
+    let op = Op::SetAttr { fid: root, mode: Some(0o700), owner: None, group: None, mtime: None, atime: None };
     match client.apply(&frozen, &[root], op).await {
         Body::Refusal(refusal) => assert!(refusal.detail.contains("read-only"), "{refusal:?}"),
         other => panic!("{other:?}"),

@@ -225,7 +225,9 @@ impl Template {
             "replace" => rename(b"g", Some(self.large)),
             "store" => store_inline(self.large, b"other"),
             "store large" => store_uploaded(fid, &bytes_of(deed), HANDLE),
-            "setattr" => Op::SetAttr { fid, mode: Some(0o600), owner: None, group: None, mtime: None },
+            "setattr" => {
+                Op::SetAttr { fid, mode: Some(0o600), owner: None, group: None, mtime: None, atime: None }
+            }
             "setxattr" => Op::SetXattr { fid, name, value: Some(b"v".to_vec()) },
             "setacl" => Op::SetAcl { fid: self.dir, acl: Acl::root(Rights::ALL) },
             other => panic!("{other}"),

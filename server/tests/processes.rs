@@ -230,6 +230,7 @@ async fn a_killed_server_has_what_it_answered() {
         dot: coda_proto::Dot::new(author, 1),
         lamport: 10,
         time: 1,
+        changed: 1,
         bases: vec![coda_proto::Base { fid: root, past }],
         logged: false,
         host: String::new(),

@@ -225,6 +225,7 @@ mod tests {
             dot: made,
             lamport: made.seq,
             time: 0,
+            changed: 0,
             host: String::new(),
             bases: vec![Base { fid: FILE, past: base.iter().copied().collect() }],
             logged: false,

@@ -255,6 +255,8 @@ impl Cache {
             return Ok(Relation::Newer);
         };
         let relation = status.past.relation(&old.status.past);
+        // What left the log unsent was shown here: time does not go back where somebody saw it.
+        let status = Status { ctime: status.ctime.max(old.status.ctime), ..status };
         if ground.unsent.contains_key(&id) && relation == Relation::Newer {
             // All of ours got there, and nobody has told us yet: when somebody does, this is asked again.
             return Ok(Relation::Concurrent);

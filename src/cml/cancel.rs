@@ -98,7 +98,9 @@ fn before_store(free: &[Earlier<'_>], new: &Op, is_ours: bool) -> Plan {
                 mode_set |= mode.is_some();
                 steps.push(Step::Drop(record.log));
             }
-            Op::SetAttr { mode: None, owner: None, group: None, .. } => steps.push(Step::Drop(record.log)),
+            Op::SetAttr { mode: None, owner: None, group: None, atime: None, .. } => {
+                steps.push(Step::Drop(record.log));
+            }
             // It may only be possible because the store before it brought the file back.
             _ if !is_ours => break,
             Op::SetAttr { mode, owner, group, .. } => {
@@ -113,8 +115,8 @@ fn before_store(free: &[Earlier<'_>], new: &Op, is_ours: bool) -> Plan {
 
 fn before_setattr(free: &[Earlier<'_>], new: &Op) -> Plan {
     let set = |op: &Op| match op {
-        Op::SetAttr { mode, owner, group, mtime, .. } => {
-            Some([mode.is_some(), owner.is_some(), group.is_some(), mtime.is_some()])
+        Op::SetAttr { mode, owner, group, mtime, atime, .. } => {
+            Some([mode.is_some(), owner.is_some(), group.is_some(), mtime.is_some(), atime.is_some()])
         }
         _ => None,
     };
@@ -188,10 +190,10 @@ mod tests {
         Op::Store { fid: fid(vnode), length: 1, hash: [0; 32], mtime: 0, contents, mode }
     }
     fn chmod(vnode: u32) -> Op {
-        Op::SetAttr { fid: fid(vnode), mode: Some(0o600), owner: None, group: None, mtime: None }
+        Op::SetAttr { fid: fid(vnode), mode: Some(0o600), owner: None, group: None, mtime: None, atime: None }
     }
     fn touch(vnode: u32) -> Op {
-        Op::SetAttr { fid: fid(vnode), mode: None, owner: None, group: None, mtime: Some(1) }
+        Op::SetAttr { fid: fid(vnode), mode: None, owner: None, group: None, mtime: Some(1), atime: None }
     }
     fn remove(vnode: u32) -> Op {
         Op::Remove { parent: fid(1), name: b"f".into(), fid: fid(vnode) }

@@ -86,10 +86,18 @@ mod tests {
             dot: Dot::new(Author(author), seq),
             lamport: seq,
             time: 0,
+            changed: 0,
             bases: vec![Base { fid: fid(2), past: past(base) }],
             logged: true,
             host: String::new(),
-            op: Op::SetAttr { fid: fid(2), mode: Some(1), owner: None, group: None, mtime: None },
+            op: Op::SetAttr {
+                fid: fid(2),
+                mode: Some(1),
+                owner: None,
+                group: None,
+                mtime: None,
+                atime: None,
+            },
         }
     }
 

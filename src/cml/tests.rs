@@ -49,7 +49,8 @@ fn store(fid: Fid, what: u64) -> Op {
 fn record(replica: &Memory, dot: Dot, lamport: u64, op: Op) -> Record {
     let base = |fid: Fid| Some(Base { fid, past: replica.head(fid).unwrap()?.past });
     let bases = op.touches().into_iter().filter_map(base).collect();
-    Record { dot, lamport, time: lamport as i64, bases, logged: true, host: String::new(), op }
+    let time = lamport as i64;
+    Record { dot, lamport, time, changed: time, bases, logged: true, host: String::new(), op }
 }
 
 /// What somebody sees: each place, and what is there. Times of directories are not kept exactly.
@@ -112,6 +113,7 @@ impl Client {
             dot,
             lamport,
             time: lamport as i64,
+            changed: lamport as i64,
             bases: bases.collect(),
             logged: true,
             host: String::new(),
@@ -210,12 +212,14 @@ fn draw(
         }
         4 => {
             let fid = place?.fid;
-            let (mode, mtime) = match second % 3 {
-                0 => (Some(0o600 + number % 7), None),
-                1 => (None, Some(i64::from(number))),
-                _ => (Some(0o640), Some(i64::from(number))),
+            let set = Some(i64::from(number));
+            let (mode, mtime, atime) = match second % 4 {
+                0 => (Some(0o600 + number % 7), None, None),
+                1 => (None, set, None),
+                2 => (None, None, set),
+                _ => (Some(0o640), set, set),
             };
-            Op::SetAttr { fid, mode, owner: None, group: None, mtime }
+            Op::SetAttr { fid, mode, owner: None, group: None, mtime, atime }
         }
         5 => {
             let place = place.filter(|place| ours(place.fid))?;

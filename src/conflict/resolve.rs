@@ -157,7 +157,7 @@ impl Core {
         };
         let undo = self.keep_dropped(id, &view, stays, only).await?;
         let contents = self.contents_of(id, status.parent, &source).await?;
-        let seen = Seen { fid: id.fid, past: base.clone(), lamport: status.lamport };
+        let seen = Seen { past: base.clone(), ..Seen::of(status) };
         let (length, hash, mtime, container) = (source.length, source.hash, source.mtime, source.name);
         let mut kept = None;
         let submitted = self.submit(uid, held, id, vec![seen], Manner::Connected, |stamp| {

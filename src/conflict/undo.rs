@@ -149,7 +149,7 @@ impl Core {
         }
         let contents = self.contents_of(id, status.parent, &source).await?;
         let past: Past = undo.past.clone();
-        let seen = Seen { fid: id.fid, past, lamport: status.lamport };
+        let seen = Seen { past, ..Seen::of(status) };
         let Source { length, hash, mtime, .. } = source;
         self.submit(uid, held, id, vec![seen], Manner::Connected, |stamp| {
             let sibling = Sibling { dot: stamp.dot, length, hash, mtime, host: stamp.host.clone() };

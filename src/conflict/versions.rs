@@ -113,6 +113,8 @@ pub(super) fn status(of: &Status, sibling: &Sibling, fid: Fid) -> Status {
         length: sibling.length,
         mode: of.mode & 0o555,
         mtime: sibling.mtime,
+        ctime: sibling.mtime,
+        atime: None,
         nlink: 1,
         past: Past::of(sibling.dot),
         siblings: vec![sibling.clone()],

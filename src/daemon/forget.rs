@@ -114,10 +114,17 @@ mod tests {
             owner: 0,
         };
         let dot = Dot::new(Author(7), 1);
-        let record =
-            Record { dot, lamport: 1, time: 0, bases: Vec::new(), logged: false, op, host: String::new() };
-        let row =
-            LogRow { id: 1, realm: 1, uid: None, exclusive: false, record, container: None, sent: false };
+        let record = Record {
+            dot,
+            lamport: 1,
+            time: 0,
+            changed: 0,
+            bases: Vec::new(),
+            logged: false,
+            op,
+            host: String::new(),
+        };
+        let row = LogRow { id: 1, realm: 1, uid: None, exclusive: false, record, container: None, sent: false };
         store.apply(&Change::of(Edit::Log(row)), 0).unwrap();
         drop(store);
         let refused = forget_cache(&config, false).unwrap_err().to_string();

@@ -11,15 +11,14 @@ pub const LASTING: Duration = Duration::from_secs(24 * 3600);
 
 /// What `stat` shows of an object under an inode number.
 pub fn to_kernel(ino: u64, attr: &Attr) -> FileAttr {
-    let time = from_nanos(attr.mtime);
     FileAttr {
         ino: INodeNo(ino),
         size: attr.size,
         blocks: attr.size.div_ceil(512),
-        atime: time,
-        mtime: time,
-        ctime: time,
-        crtime: time,
+        atime: from_nanos(attr.atime),
+        mtime: from_nanos(attr.mtime),
+        ctime: from_nanos(attr.ctime),
+        crtime: from_nanos(attr.mtime),
         kind: kind(attr.kind),
         perm: (attr.mode & 0o1777) as u16,
         nlink: attr.nlink,
@@ -61,14 +60,18 @@ pub fn to_nanos(time: SystemTime) -> i64 {
     }
 }
 
-/// Nanoseconds since 1970 of a time asked for.
-pub fn asked(time: TimeOrNow) -> i64 {
+/// Nanoseconds since 1970 of a time asked for, where it is `now`.
+pub fn asked(time: TimeOrNow, now: i64) -> i64 {
     match time {
         TimeOrNow::SpecificTime(time) => to_nanos(time),
-        // The kernel means the wall clock of this machine; the shell may read it.
-        #[allow(clippy::disallowed_methods)]
-        TimeOrNow::Now => to_nanos(SystemTime::now()),
+        TimeOrNow::Now => now,
     }
+}
+
+/// The wall clock of this machine, which the kernel means; the shell may read it.
+#[allow(clippy::disallowed_methods)]
+pub fn now() -> i64 {
+    to_nanos(SystemTime::now())
 }
 
 #[cfg(test)]

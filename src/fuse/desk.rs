@@ -300,8 +300,8 @@ pub fn flags(grant: &Grant, writes: bool) -> FopenFlags {
 /// Attributes of contents that are open though newer ones exist.
 pub fn as_opened(opened: &Opened) -> Attr {
     let mut attr = opened.attr.clone();
-    if let Ok((size, mtime, _)) = opened.container.snapshot() {
-        (attr.size, attr.mtime) = (size, mtime);
+    if let Ok((size, mtime, ctime)) = opened.container.snapshot() {
+        (attr.size, attr.mtime, attr.ctime) = (size, mtime, attr.ctime.max(ctime));
     }
     attr.lasting = false;
     attr
@@ -334,6 +334,8 @@ fn nothing() -> FileAttr {
         uid: 0,
         gid: 0,
         mtime: 0,
+        ctime: 0,
+        atime: 0,
         lasting: false,
         version: 0,
     };

@@ -324,6 +324,8 @@ mod tests {
             uid: 0,
             gid: 0,
             mtime: 0,
+            ctime: 0,
+            atime: 0,
             lasting: true,
             version,
         };

@@ -26,6 +26,8 @@ impl Core {
             uid: 0,
             gid: 0,
             mtime: 0,
+            ctime: 0,
+            atime: 0,
             lasting: false,
             version: 1,
         }
@@ -73,7 +75,8 @@ impl Core {
         Ok(self.attr(&self.current(id).await?, who))
     }
 
-    /// While a file has writes that are not stored yet, permission bits and time join the Store.
+    /// While a file has writes that are not stored yet, permission bits and modification time join the Store. An access
+    /// time is not worth a record of its own then.
     fn join_store(&self, id: ObjectId, change: &mut AttrChange) -> Result<()> {
         let Some(view) = self.cache.view(id)? else { return Ok(()) };
         if !view.row.status.my_rights.has(Rights::WRITE) {
@@ -85,6 +88,7 @@ impl Core {
         if state.writers == 0 || !changed {
             return Ok(());
         }
+        change.atime = None;
         if let Some(mode) = change.mode.take() {
             state.mode = Some(mode & 0o1777);
         }
@@ -110,6 +114,7 @@ impl Core {
         if view.open.is_none() {
             change.mode = change.mode.filter(|mode| mode & 0o1777 != now.mode);
             change.mtime = change.mtime.filter(|mtime| *mtime != now.mtime);
+            change.atime = change.atime.filter(|atime| *atime != now.atime);
         }
         Ok(())
     }
@@ -129,7 +134,7 @@ impl Core {
         if view.gone {
             return Ok(());
         }
-        let AttrChange { uid, gid, mtime, .. } = change;
+        let AttrChange { uid, gid, mtime, atime, .. } = change;
         let mode = change.mode.map(|mode| mode & 0o1777);
         self.submit(by, held, id, vec![Seen::of(status)], false, |stamp| {
             let row = updated(&view.row, stamp, |status| {
@@ -137,8 +142,9 @@ impl Core {
                 status.owner = uid.unwrap_or(status.owner);
                 status.group = gid.unwrap_or(status.group);
                 status.mtime = mtime.unwrap_or(status.mtime);
+                status.atime = atime.or(status.atime);
             });
-            let op = Op::SetAttr { fid: id.fid, mode, owner: uid, group: gid, mtime };
+            let op = Op::SetAttr { fid: id.fid, mode, owner: uid, group: gid, mtime, atime };
             (op, Change::of(Edit::Put(id, row)))
         })
         .await?;

@@ -333,7 +333,7 @@ impl Core {
             let set = state.mtime.filter(|(_, at)| *at == reading.snapshot).map(|(mtime, _)| mtime);
             (state.seen.clone(), state.mode, set.unwrap_or(reading.snapshot.1))
         };
-        let base = Seen { fid: id.fid, past: seen, lamport: view.row.status.lamport };
+        let base = Seen { past: seen, written: Some(reading.snapshot.2), ..Seen::of(&view.row.status) };
         let length = reading.length;
         let is_current = view.row.data.is_some_and(|data| data.container == file.name);
         let replaced = base.past.clone();

@@ -332,6 +332,9 @@ impl Core {
             // A group that nobody ever set is that of whoever made the object.
             gid: if status.group == 0 && status.owner == who.uid { who.gid } else { status.group },
             mtime: status.mtime,
+            // Cached before this was kept: then it shows as it did.
+            ctime: if status.ctime == 0 { status.mtime } else { status.ctime },
+            atime: status.atime.unwrap_or(status.mtime),
             lasting: false,
             version: view.row.version,
         };
@@ -343,7 +346,8 @@ impl Core {
                 attr.size = now.0;
                 attr.mode = state.mode.unwrap_or(attr.mode) & 0o1777;
                 if now != state.stored {
-                    attr.mtime = now.1;
+                    // What the Store of just these contents is going to say.
+                    (attr.mtime, attr.ctime) = (now.1, now.2.max(status.ctime.saturating_add(1)));
                 }
                 if let Some((mtime, at)) = state.mtime
                     && at == now

@@ -56,6 +56,7 @@ pub(crate) fn updated(row: &Row, stamp: &Stamp, change: impl FnOnce(&mut Status)
     let mut row = row.clone();
     row.status.past.add(stamp.dot);
     row.status.lamport = row.status.lamport.max(stamp.lamport);
+    row.status.ctime = row.status.ctime.max(stamp.changed);
     change(&mut row.status);
     Arc::new(row)
 }
@@ -562,6 +563,8 @@ fn newborn(parent: &Status, fid: Fid, birth: &Birth, stamp: &Stamp) -> Status {
         marked: false,
         host: stamp.host.clone(),
         made: stamp.time,
+        ctime: stamp.changed,
+        atime: None,
     }
 }
 

@@ -118,7 +118,13 @@ mod tests {
 
     fn seen(vnode: u32, dots: &[(u64, u64)]) -> Seen {
         let past = dots.iter().map(|(author, seq)| Dot::new(Author(*author), *seq)).collect();
-        Seen { fid: Fid { volume: VolumeId(1), vnode, unique: 1 }, past, lamport: 0 }
+        Seen {
+            fid: Fid { volume: VolumeId(1), vnode, unique: 1 },
+            past,
+            lamport: 0,
+            changed: 0,
+            written: None,
+        }
     }
 
     #[test]

@@ -186,6 +186,8 @@ pub struct Stamp {
     pub lamport: u64,
     /// The clock.
     pub time: i64,
+    /// The same, but later than the change time of anything that it touches.
+    pub changed: i64,
     /// This machine, for people.
     pub host: String,
     /// The fid of a file or symbolic link that it makes.
@@ -203,12 +205,17 @@ pub struct Seen {
     pub past: Past,
     /// The highest Lamport time in it.
     pub lamport: u64,
+    /// When it last changed.
+    pub changed: i64,
+    /// When the contents were written that are to be stored: that is the change, and not that they are stored.
+    pub written: Option<i64>,
 }
 
 impl Seen {
     /// An object as it is cached.
     pub fn of(status: &Status) -> Seen {
-        Seen { fid: status.fid, past: status.past.clone(), lamport: status.lamport }
+        let Status { fid, lamport, ctime, .. } = *status;
+        Seen { fid, past: status.past.clone(), lamport, changed: ctime, written: None }
     }
 }
 

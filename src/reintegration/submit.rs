@@ -150,10 +150,12 @@ impl Core {
         let (author, is_new) = user.writer.author(&bases, || self.drawn());
         let dot = user.writer.next(author);
         let count = user.writer.count();
+        let time = self.env.now();
         let stamp = Stamp {
             dot,
             lamport: bases.iter().map(|seen| seen.lamport).max().unwrap_or(0) + 1,
-            time: self.env.now(),
+            time,
+            changed: changed(&bases, time),
             host: self.host.clone(),
             file: Fid::file(outbox.volume, author, count),
             directory: Fid::directory(outbox.volume, author, count),
@@ -166,6 +168,7 @@ impl Core {
             dot: stamp.dot,
             lamport: stamp.lamport,
             time: stamp.time,
+            changed: stamp.changed,
             bases: bases.into_iter().map(|seen| Base { fid: seen.fid, past: seen.past }).collect(),
             logged: logged.is_some(),
             host: stamp.host,
@@ -298,6 +301,12 @@ enum Answer {
     Wait,
     /// What it is waited for; and its place, where it is logged whatever comes.
     Later(oneshot::Receiver<Fate>, Option<u64>),
+}
+
+/// When what these objects are now changes: `now`, and after whatever was seen of them.
+fn changed(bases: &[Seen], now: i64) -> i64 {
+    let at = bases.iter().find_map(|seen| seen.written).unwrap_or(now);
+    bases.iter().map(|seen| seen.changed.saturating_add(1)).fold(at, i64::max)
 }
 
 /// What there is to know for a user's mutation that is built on these objects.

@@ -148,7 +148,8 @@ mod tests {
         let op = Op::Store { fid, length, hash: [7; 32], mtime: 5, contents, mode: None };
         let dot = Dot::new(Author(9), id);
         let host = "laptop".into();
-        let record = Record { dot, lamport: 1, time: 1, bases: Vec::new(), logged: true, host, op };
+        let record =
+            Record { dot, lamport: 1, time: 1, changed: 1, bases: Vec::new(), logged: true, host, op };
         LogRow { id, realm: 1, uid: Some(7), exclusive: false, record, container, sent: false }
     }
 

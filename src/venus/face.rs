@@ -55,8 +55,12 @@ pub struct Attr {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Modification time in nanoseconds since 1970; access and change time show the same.
+    /// Modification time in nanoseconds since 1970.
     pub mtime: i64,
+    /// When it last changed in any way.
+    pub ctime: i64,
+    /// The access time that somebody set; else the modification time.
+    pub atime: i64,
     /// A callback is held: the kernel may keep this until told otherwise.
     pub lasting: bool,
     /// Grows with every new version of the contents; tells the adapter to drop the kernel's pages.
@@ -115,6 +119,8 @@ pub struct AttrChange {
     pub size: Option<u64>,
     /// New modification time in nanoseconds since 1970.
     pub mtime: Option<i64>,
+    /// New access time.
+    pub atime: Option<i64>,
 }
 
 /// How a rename treats a name that is taken.

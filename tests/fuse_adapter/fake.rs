@@ -67,6 +67,8 @@ struct Object {
     mode: u32,
     owner: (u32, u32),
     mtime: i64,
+    ctime: i64,
+    atime: Option<i64>,
     version: u64,
     nlink: u32,
     parent: Fid,
@@ -179,6 +181,8 @@ fn blank(kind: NodeKind, mode: u32, parent: Fid, owner: (u32, u32)) -> Object {
         mode,
         owner,
         mtime: 1_700_000_000_000_000_000,
+        ctime: 1_700_000_000_000_000_000,
+        atime: None,
         version: 1,
         nlink: 1,
         parent,
@@ -226,6 +230,8 @@ impl State {
             uid: it.owner.0,
             gid: it.owner.1,
             mtime,
+            ctime: it.ctime.max(mtime),
+            atime: it.atime.unwrap_or(mtime),
             lasting: true,
             version: it.version,
         })
@@ -338,6 +344,8 @@ impl Face for Fake {
         it.mode = change.mode.unwrap_or(it.mode);
         it.owner = (change.uid.unwrap_or(it.owner.0), change.gid.unwrap_or(it.owner.1));
         it.mtime = change.mtime.unwrap_or(it.mtime);
+        it.atime = change.atime.or(it.atime);
+        it.ctime += 1;
         if let (Some(size), Some((_, container))) = (change.size, &it.container) {
             container.set_length(size).map_err(|error| Error::Io(id.fid.to_string(), error.to_string()))?;
         }

@@ -247,9 +247,12 @@ fn modes_owners_and_times_are_kept_but_never_set_user_id() {
     sys(unsafe { libc::utimensat(libc::AT_FDCWD, path.as_ptr(), times.as_ptr(), 0) }).unwrap();
     let meta = fs::metadata(world.path("f")).unwrap();
     assert_eq!((meta.mtime(), meta.mtime_nsec()), (1_000_000_000, 123_456_789));
+    assert_eq!((meta.atime(), meta.atime_nsec()), (5, 0));
+    let changed = (meta.ctime(), meta.ctime_nsec());
     std::os::unix::fs::chown(world.path("f"), Some(12), Some(34)).unwrap();
     let meta = fs::metadata(world.path("f")).unwrap();
     assert_eq!((meta.uid(), meta.gid()), (12, 34));
+    assert!((meta.ctime(), meta.ctime_nsec()) > changed);
 }
 
 #[test]

@@ -192,12 +192,13 @@ impl<R: Replica> Change<'_, R> {
                     head.set_mode(*mode, by);
                 }
             }
-            Op::SetAttr { fid, mode, owner, group, mtime } => {
+            Op::SetAttr { fid, mode, owner, group, mtime, atime } => {
                 let head = self.head(*fid);
                 mode.iter().for_each(|mode| head.set_mode(*mode, by));
                 owner.iter().for_each(|owner| head.set_owner(*owner, by));
                 group.iter().for_each(|group| head.set_group(*group, by));
                 mtime.iter().for_each(|mtime| head.set_mtime(*mtime, by));
+                atime.iter().for_each(|atime| head.set_atime(*atime, by));
             }
             Op::SetXattr { fid, name, value } => self.head(*fid).set_xattr(name, value.as_deref(), by),
             Op::SetAcl { fid, acl } => {
@@ -214,8 +215,10 @@ impl<R: Replica> Change<'_, R> {
 
     fn finish(self) -> Result<Outcome, R::Error> {
         let mut touched: BTreeSet<Fid> = self.heads.keys().copied().collect();
+        let by = Stamped { lamport: self.record.lamport, dot: self.record.dot };
         for (fid, mut head) in self.heads {
             head.past.add(self.record.dot);
+            head.set_ctime(self.record.changed, by);
             let base = self.record.base(fid);
             if base.is_folded() && base.elders() > head.past.elders() {
                 // What its author saw folded is included here entry by entry: then it is folded here too.

@@ -13,6 +13,8 @@ const MODE: &[u8] = b"mode";
 const OWNER: &[u8] = b"owner";
 const GROUP: &[u8] = b"group";
 const MTIME: &[u8] = b"mtime";
+const ATIME: &[u8] = b"atime";
+const CTIME: &[u8] = b"ctime";
 const QUOTA_MIN: &[u8] = b"quota.min";
 const QUOTA_MAX: &[u8] = b"quota.max";
 const ACL: &[u8] = b"acl";
@@ -51,6 +53,7 @@ impl Head {
         head.set_mode(mode, birth);
         head.set_owner(owner, birth);
         head.set_mtime(0, birth);
+        head.set_ctime(0, birth);
         head.set_acl(acl, &BTreeSet::new(), birth);
         head
     }
@@ -70,6 +73,15 @@ impl Head {
     /// Nanoseconds since 1970.
     pub fn mtime(&self) -> i64 {
         self.number(MTIME)
+    }
+    /// The access time that somebody set.
+    pub fn atime(&self) -> Option<i64> {
+        self.value(ATIME).map(|_| self.number(ATIME))
+    }
+    /// When it last changed in any way: the latest time of all records that it includes. Of an object that was last
+    /// changed before this was kept, its modification time.
+    pub fn ctime(&self) -> i64 {
+        if self.value(CTIME).is_some() { self.number(CTIME) } else { self.mtime() }
     }
     /// Blocks of 1 KiB kept for the volume; 0: none.
     pub fn quota_min(&self) -> u64 {
@@ -120,6 +132,14 @@ impl Head {
     pub fn set_mtime(&mut self, mtime: i64, by: Stamped) {
         self.set_number(MTIME, Some(mtime), by);
     }
+    /// Sets the access time, unless a later record did.
+    pub fn set_atime(&mut self, atime: i64, by: Stamped) {
+        self.set_number(ATIME, Some(atime), by);
+    }
+    /// A record changed it at this time.
+    pub fn set_ctime(&mut self, ctime: i64, by: Stamped) {
+        self.set_number(CTIME, Some(ctime), by);
+    }
     /// Says who made it. Nothing ever changes that.
     pub(super) fn set_made(&mut self, host: &str, time: i64, by: Stamped) {
         let value = [&time.to_le_bytes(), host.as_bytes()].concat();
@@ -164,7 +184,7 @@ impl Head {
         self.registers.get(key)?.value.as_deref()
     }
     fn number(&self, key: &[u8]) -> i64 {
-        self.value(key).and_then(|bytes| bytes.try_into().ok()).map_or(0, i64::from_le_bytes)
+        self.value(key).map_or(0, number_in)
     }
     fn set_number(&mut self, key: &[u8], number: Option<i64>, by: Stamped) {
         self.set(key, number.map(|number| number.to_le_bytes().to_vec()), by);
@@ -175,16 +195,25 @@ impl Head {
     }
 }
 
-/// Keeps the register with the larger (Lamport time, dot). One record writes one value, so equals are equal.
+/// Keeps the register with the larger (Lamport time, dot). One record writes one value, so equals are equal. Of change
+/// times the latest is kept, whoever wrote it: it never goes back.
 pub(super) fn join_register(registers: &mut BTreeMap<Vec<u8>, Register>, key: Vec<u8>, register: Register) {
     let time = |register: &Register| if planted(Bug::IgnoresLamport) { 0 } else { register.lamport };
-    let rank = |register: &Register| (time(register), register.dot, register.value.clone());
+    let latest = |register: &Register| match &register.value {
+        Some(value) if key == CTIME => number_in(value),
+        _ => 0,
+    };
+    let rank = |register: &Register| (latest(register), time(register), register.dot, register.value.clone());
     match registers.get(&key) {
         Some(held) if rank(held) >= rank(&register) => {}
         _ => {
             registers.insert(key, register);
         }
     }
+}
+
+fn number_in(bytes: &[u8]) -> i64 {
+    bytes.try_into().map_or(0, i64::from_le_bytes)
 }
 
 /// Whether a register is worked out from others, and does not travel.

@@ -40,7 +40,7 @@ pub struct Head {
     pub siblings: Vec<Sibling>,
     /// Target of a symbolic link.
     pub target: Vec<u8>,
-    /// `made`, `mode`, `owner`, `group`, `mtime`, `acl`, `quota.min`, `quota.max`, and attributes as `x:NAME`. Read
+    /// `made`, `mode`, `owner`, `group`, `mtime`, `atime`, `ctime`, `acl`, `quota.min`, `quota.max`, and attributes as `x:NAME`. Read
     /// and written through the methods of `Head`.
     pub registers: BTreeMap<Vec<u8>, Register>,
     /// Lists set concurrently, by the record that set each; the register `acl` is what all of them allow.

@@ -23,7 +23,7 @@ fn start() -> (History, [Site; 2]) {
 }
 
 fn mode() -> Op {
-    Op::SetAttr { fid: file(), mode: Some(0o600), owner: None, group: None, mtime: None }
+    Op::SetAttr { fid: file(), mode: Some(0o600), owner: None, group: None, mtime: None, atime: None }
 }
 
 /// What somebody can do who sees this.

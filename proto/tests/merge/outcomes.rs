@@ -68,7 +68,7 @@ fn over(from: Fid, from_name: &str, to: Fid, to_name: &str, fid: Fid, replaced: 
 }
 
 fn attr(fid: Fid, mode: Option<u32>, owner: Option<u32>) -> Op {
-    Op::SetAttr { fid, mode, owner, group: None, mtime: None }
+    Op::SetAttr { fid, mode, owner, group: None, mtime: None, atime: None }
 }
 
 /// Both made apart, then joined.
@@ -262,6 +262,24 @@ fn attributes_of_both_sides_come_together_and_the_later_value_of_one_wins() {
     assert_eq!((with_contents.mode(), with_contents.siblings.len()), (0o600, 1));
     let xattr = |key: &str| Op::SetXattr { fid: file(G), name: name(key), value: Some(name("v")) };
     assert_eq!(head(apart(xattr("a"), xattr("b")), file(G)).xattrs().len(), 2);
+}
+
+#[test]
+fn the_change_time_of_both_sides_is_the_later_one_whoever_wrote_last() {
+    let head = |site: &Site| site.state.head(file(G)).unwrap().unwrap();
+    let World { mut history, mut here, mut there } = World::new();
+    // The clock of 11 is ahead of that of 10.
+    there.make(&mut history, false, attr(file(G), Some(0o600), None)).unwrap();
+    for mode in [0o640, 0o644, 0o660] {
+        here.make(&mut history, false, attr(file(G), Some(mode), None)).unwrap();
+    }
+    let (ahead, last) = (head(&there).ctime(), head(&here));
+    assert!(ahead > last.ctime() && head(&there).lamport() < last.lamport());
+    here.join(&there);
+    assert_eq!((head(&here).ctime(), head(&here).mode()), (ahead, 0o660));
+    // Whoever saw it goes on from there, whatever the clock says.
+    here.make(&mut history, false, attr(file(G), Some(0o600), None)).unwrap();
+    assert_eq!(head(&here).ctime(), ahead + 1);
 }
 
 #[test]

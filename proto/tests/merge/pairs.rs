@@ -76,7 +76,8 @@ impl Start {
     fn all_ops(&self, author: u64) -> Vec<Op> {
         let Start { d, e, s, h, f, g, .. } = *self;
         let mut ops = self.name_ops(author);
-        let attr = |fid, mode| Op::SetAttr { fid, mode, owner: None, group: Some(4), mtime: Some(99) };
+        let attr =
+            |fid, mode| Op::SetAttr { fid, mode, owner: None, group: Some(4), mtime: Some(99), atime: None };
         let xattr = |value: Option<&str>| Op::SetXattr { fid: f, name: name("x"), value: value.map(name) };
         ops.extend([
             create(d, "n", Fid { unique: author, ..f }),

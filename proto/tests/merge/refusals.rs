@@ -125,7 +125,7 @@ fn nothing_but_contents_and_names_brings_a_removed_file_back_here() {
     let Start { g, .. } = start;
     let mut other = start.site.fork(20);
     start.site.make(&mut start.history, false, remove(root(), "g", g)).unwrap();
-    let attr = Op::SetAttr { fid: g, mode: Some(0), owner: None, group: None, mtime: None };
+    let attr = Op::SetAttr { fid: g, mode: Some(0), owner: None, group: None, mtime: None, atime: None };
     let late = other.make(&mut start.history, true, attr).unwrap();
     assert_eq!(start.site.receive(&late).unwrap_err().code, Code::Gone);
     let late = other.make(&mut start.history, true, store(g, "late")).unwrap();
@@ -154,6 +154,7 @@ fn a_record_names_what_its_author_saw() {
         dot: Dot::new(Author(20), 1),
         lamport: 50,
         time: 0,
+        changed: 0,
         bases,
         logged: false,
         host: String::new(),

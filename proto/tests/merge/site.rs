@@ -62,10 +62,16 @@ impl Site {
     pub fn make(&mut self, history: &mut History, logged: bool, op: Op) -> Result<Record, Refusal> {
         let lamport = self.lamport() + 1;
         let base = |fid: Fid| Some(Base { fid, past: self.state.head(fid).unwrap()?.past });
+        // Clocks go wrong.
+        let clock = lamport as i64 * 1000 + self.author.0 as i64 % 3 * 5000;
+        let seen =
+            op.touches().into_iter().filter_map(|fid| Some(self.state.head(fid).unwrap()?.ctime() + 1));
+        let changed = seen.fold(clock, i64::max);
         let record = Record {
             dot: Dot::new(self.author, self.count + 1),
             lamport,
             time: lamport as i64 * 1000,
+            changed,
             bases: op.touches().into_iter().filter_map(base).collect(),
             logged,
             host: String::new(),

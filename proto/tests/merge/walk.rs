@@ -52,7 +52,14 @@ pub fn something(site: &Site, what: u8, x: u8, y: u8, z: u8) -> Option<Op> {
         }
         11 => Op::Link { parent: place?.dir, name: name(text), fid: place?.fid },
         12 | 13 => store(place?.fid, &"s".repeat(z as usize)),
-        14 => Op::SetAttr { fid: place?.fid, mode: Some(z.into()), owner: None, group: None, mtime: None },
+        14 => Op::SetAttr {
+            fid: place?.fid,
+            mode: Some(z.into()),
+            owner: None,
+            group: None,
+            mtime: None,
+            atime: None,
+        },
         _ => Op::SetXattr { fid: place?.fid, name: name(text), value: (z > 99).then(|| name("v")) },
     })
 }

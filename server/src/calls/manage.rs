@@ -41,6 +41,7 @@ impl Server {
                 dot: Dot::new(author, 1),
                 lamport: head.lamport().max(txn.listing_lamport(root)?) + 1,
                 time: now,
+                changed: now.max(head.ctime().saturating_add(1)),
                 host: String::new(),
                 bases: vec![Base { fid: root, past: head.past }],
                 logged: false,

@@ -347,10 +347,11 @@ fn renew(txn: &mut Txn<'_>, volume: &Volume, dir: Fid) -> Result<(), Refusal> {
         dot,
         lamport: head.lamport().max(txn.listing_lamport(dir)?) + 1,
         time: head.mtime(),
+        changed: head.ctime().saturating_add(1),
         bases: vec![Base { fid: dir, past: head.past }],
         logged: true,
         host: String::new(),
-        op: Op::SetAttr { fid: dir, mode: None, owner: None, group: None, mtime: None },
+        op: Op::SetAttr { fid: dir, mode: None, owner: None, group: None, mtime: None, atime: None },
     };
     match merge::apply(txn, &record) {
         Ok(_) => {

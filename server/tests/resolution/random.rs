@@ -40,7 +40,7 @@ async fn act(client: &mut Client, objects: &mut Vec<(Fid, Fid, Vec<u8>)>, (what,
         }
         (5 | 6, Some((_, fid, _))) if !fid.is_directory() => store_inline(fid, &[x, y, z]),
         (_, Some((_, fid, _))) => {
-            Op::SetAttr { fid, mode: Some(z.into()), owner: None, group: None, mtime: None }
+            Op::SetAttr { fid, mode: Some(z.into()), owner: None, group: None, mtime: None, atime: None }
         }
         _ => return,
     };

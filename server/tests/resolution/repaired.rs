@@ -35,7 +35,7 @@ async fn of_two_versions_the_one_that_people_choose_is_left_at_every_member() {
     cluster.settle(SOON).await;
     assert!(one.status(fid).await.unwrap().in_conflict());
     // Attributes alone decide nothing, and nothing of what is refused stays.
-    let op = Op::SetAttr { fid, mode: Some(0o600), owner: None, group: None, mtime: None };
+    let op = Op::SetAttr { fid, mode: Some(0o600), owner: None, group: None, mtime: None, atime: None };
     let beside = one.record(op).await;
     let refused = repair(&one, fid, &[beside]).await.unwrap_err();
     assert!(refused.detail.contains("2 versions"), "{refused}");

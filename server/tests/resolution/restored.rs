@@ -25,6 +25,7 @@ async fn refuses(client: &mut Client) -> bool {
         dot: coda_proto::Dot::new(client.author, 1),
         lamport: 9,
         time: 0,
+        changed: 0,
         bases: vec![],
         logged: false,
         host: String::new(),

@@ -224,6 +224,7 @@ impl Client {
             dot: Dot::new(self.author, self.seq),
             lamport: lamport + 1,
             time: 5,
+            changed: 5,
             bases,
             logged: false,
             host: String::new(),

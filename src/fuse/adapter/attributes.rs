@@ -44,7 +44,7 @@ pub fn setattr<F: Face>(
     desk.run(async move |desk| {
         let began = desk.wave();
         let result = match change == AttrChange::default() {
-            // Only a time that Coda does not keep.
+            // Only a time that is not kept: when the kernel says it changed.
             true => desk.face.getattr(who, id).await,
             false => desk.face.setattr(who, id, change, handle.map(|handle| handle.0)).await,
         };

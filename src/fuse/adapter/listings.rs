@@ -154,5 +154,6 @@ fn add_line<F: Face>(
 
 fn stand_in(id: ObjectId, kind: NodeKind) -> Attr {
     let (mode, nlink) = if kind == NodeKind::Directory { (0o755, 1) } else { (0o644, 1) };
-    Attr { id, kind, size: 0, mode, nlink, uid: 0, gid: 0, mtime: 0, lasting: false, version: 0 }
+    let (mtime, ctime, atime) = (0, 0, 0);
+    Attr { id, kind, size: 0, mode, nlink, uid: 0, gid: 0, mtime, ctime, atime, lasting: false, version: 0 }
 }

@@ -170,7 +170,7 @@ impl<F: Face> Filesystem for Adapter<F> {
         uid: Option<u32>,
         gid: Option<u32>,
         size: Option<u64>,
-        _: Option<TimeOrNow>,
+        atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _: Option<SystemTime>,
         handle: Option<FileHandle>,
@@ -180,8 +180,9 @@ impl<F: Face> Filesystem for Adapter<F> {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let mtime = mtime.map(attr::asked);
-        let change = AttrChange { mode: mode.map(|mode| mode & 0o1777), uid, gid, size, mtime };
+        let now = attr::now();
+        let [atime, mtime] = [atime, mtime].map(|time| time.map(|time| attr::asked(time, now)));
+        let change = AttrChange { mode: mode.map(|mode| mode & 0o1777), uid, gid, size, mtime, atime };
         attributes::setattr(&self.desk, caller(request), ino, change, handle, reply);
     }
 

@@ -248,6 +248,7 @@ impl Client {
             dot: Dot::new(self.author, self.seq),
             lamport: seen.lamport + 1,
             time: 1,
+            changed: 1,
             bases: vec![Base { fid: parent, past: seen.past }],
             logged: false,
             host: String::new(),

@@ -1,5 +1,7 @@
 //! What one user does with two servers that are well.
 
+use std::sync::atomic::Ordering;
+
 use super::world::*;
 use crate::{
     error::Error,
@@ -140,6 +142,74 @@ async fn links_attributes_and_symbolic_links_are_kept() {
     a.venus.unlink(ME, root, b"f").await.unwrap();
     assert_eq!(b.stat("also").await.unwrap().nlink, 1);
     assert_eq!(b.read("also").await.unwrap(), "f");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_change_moves_the_change_time_on_and_it_is_the_same_everywhere() {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    a.write("f", "f").await.unwrap();
+    let root = a.stat("").await.unwrap().id;
+    let f = a.stat("f").await.unwrap().id;
+    let mut before = a.stat("f").await.unwrap();
+    for step in ["chmod", "touch", "xattr", "link", "rename", "unlink", "write"] {
+        let touch = AttrChange { mtime: Some(77), atime: Some(88), ..AttrChange::default() };
+        match step {
+            "chmod" => drop(a.chmod("f", 0o600).await.unwrap()),
+            "touch" => drop(a.venus.setattr(ME, f, touch, None).await.unwrap()),
+            "xattr" => a.venus.setxattr(ME, f, b"user.color", Some(b"blue"), None).await.unwrap(),
+            "link" => drop(a.venus.link(ME, f, root, b"also").await.unwrap()),
+            "rename" => a.rename("f", "g").await.unwrap(),
+            "unlink" => a.unlink("g").await.unwrap(),
+            _ => b.write("also", "new").await.unwrap(),
+        }
+        let name = if step == "rename" {
+            "g"
+        } else if step == "unlink" || step == "write" {
+            "also"
+        } else {
+            "f"
+        };
+        let (here, there) = (a.stat(name).await.unwrap(), b.stat(name).await.unwrap());
+        assert!(here.ctime > before.ctime, "{step}: {} {}", before.ctime, here.ctime);
+        assert_eq!((here.ctime, here.mtime, here.atime), (there.ctime, there.mtime, there.atime), "{step}");
+        before = here;
+    }
+    assert_eq!(before.atime, 88, "kept as it was set");
+    let dir = a.mkdir("d").await.unwrap();
+    a.write("d/x", "").await.unwrap();
+    let now = a.stat("d").await.unwrap();
+    assert!(now.ctime > dir.ctime);
+    assert_eq!(now.atime, now.mtime, "nobody set it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_change_time_that_a_writer_sees_stays_when_the_file_is_stored() {
+    let world = World::new(2);
+    let a = world.client("a");
+    let opened = a.open("f", WRITE).await.unwrap();
+    opened.container.write_at(0, b"x").unwrap();
+    // Whoever compares it later, as git does, need not read the file again.
+    let seen = a.venus.getattr(ME, opened.attr.id).await.unwrap();
+    a.close(opened).await.unwrap();
+    let stored = world.client("b").stat("f").await.unwrap();
+    assert_eq!((stored.ctime, stored.mtime), (seen.ctime, seen.mtime));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_behind_never_takes_a_change_time_back() {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    world.ahead.store(3600, Ordering::Relaxed);
+    a.write("f", "f").await.unwrap();
+    let made = a.chmod("f", 0o600).await.unwrap();
+    world.ahead.store(0, Ordering::Relaxed);
+    let changed = b.chmod("f", 0o640).await.unwrap();
+    assert!(changed.ctime > made.ctime && changed.ctime < made.ctime + 1000, "the next nanosecond");
+    assert_eq!(a.stat("f").await.unwrap().ctime, changed.ctime);
+    // What is asked for and is so already changes nothing.
+    let same = AttrChange { atime: Some(changed.atime), mode: Some(0o640), ..AttrChange::default() };
+    assert_eq!(b.venus.setattr(ME, changed.id, same, None).await.unwrap().ctime, changed.ctime);
 }
 
 #[tokio::test(start_paused = true)]

@@ -222,11 +222,12 @@ async fn a_member_that_leaves_takes_nothing_more_and_is_kept_until_the_others_ha
 async fn apply(world: &World, server: u8, epoch: u64) -> Refusal {
     use coda_proto::{Author, Dot, Fid, Op, Record};
     let root = Fid::root(HOME);
-    let op = Op::SetAttr { fid: root, mode: Some(0o700), owner: None, group: None, mtime: None };
+    let op = Op::SetAttr { fid: root, mode: Some(0o700), owner: None, group: None, mtime: None, atime: None };
     let record = Record {
         dot: Dot::new(Author(99), 1),
         lamport: 9,
         time: 0,
+        changed: 0,
         bases: Vec::new(),
         logged: false,
         host: String::new(),

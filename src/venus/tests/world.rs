@@ -69,6 +69,8 @@ pub struct World {
     pub located: AtomicU64,
     /// Nothing that servers say unasked arrives.
     pub deaf: AtomicBool,
+    /// How far the clients' clocks are ahead, in seconds.
+    pub ahead: AtomicU64,
     /// How long the machines have slept, in seconds.
     pub asleep: AtomicU64,
 }
@@ -88,6 +90,7 @@ impl World {
             calls: Mutex::default(),
             located: AtomicU64::new(0),
             deaf: AtomicBool::new(false),
+            ahead: AtomicU64::new(0),
             asleep: AtomicU64::new(0),
         });
         let info = |id: u8| wire::ServerInfo {
@@ -345,7 +348,7 @@ impl Env for ClientEnv {
     }
 
     fn now(&self) -> i64 {
-        now()
+        now() + self.0.ahead.load(Ordering::Relaxed) as i64 * 1_000_000_000
     }
     fn random(&self) -> u64 {
         random(&self.0)
