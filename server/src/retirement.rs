@@ -16,6 +16,7 @@ use coda_proto::{
 use crate::{
     calls::{Answer, plain, served},
     server::Server,
+    session::NOBODY,
     volume::Volume,
 };
 
@@ -85,7 +86,7 @@ impl Server {
             let (sessions, id) = (self.sessions().clone(), volume.id);
             let fold = move |txn: &mut crate::store::Txn<'_>| Ok(txn.fold_pasts(stamp, after, AT_ONCE)?);
             let folded =
-                volume.write(fold, move |done| sessions.break_promises(id, &done.changed, 0)).await?;
+                volume.write(fold, move |done| sessions.break_promises(id, &done.changed, NOBODY)).await?;
             objects += folded.objects;
             match folded.after {
                 Some(last) => after = last,

@@ -102,6 +102,8 @@ struct Ground {
     owed: u64,
     promises: HashMap<(u32, VolumeId), validity::Breaks>,
     seals: HashMap<(u32, VolumeId), seal::Seal>,
+    /// What the store does not yet know of seals, and of what they say of objects.
+    unkept: seal::Unkept,
     /// Containers that somebody has open.
     opened: HashSet<u64>,
     /// How many records of the log touch an object. Such an object never goes, and nobody is asked for it.
@@ -142,6 +144,7 @@ impl Cache {
             Some(value) => value.try_into().map(u64::from_le_bytes).unwrap_or(1),
             None => 1,
         };
+        let seals = store.seals()?.into_iter().map(|kept| ((kept.realm, kept.volume), kept.into())).collect();
         let ground = Ground {
             tick: store.last_used()?,
             next_log: store.last_logged()? + 1,
@@ -153,7 +156,8 @@ impl Cache {
             reserved: 0,
             owed: 0,
             promises: HashMap::new(),
-            seals: HashMap::new(),
+            seals,
+            unkept: seal::Unkept::default(),
             opened: HashSet::new(),
             unsent: HashMap::new(),
             next_container,
@@ -278,6 +282,7 @@ impl Cache {
         if newer && let Some(node) = ground.table.get_mut(&id) {
             // One member's word: the others may still hold what was sealed.
             node.sealed = 0;
+            ground.unkept.objects.remove(&id);
         }
         Ok(relation)
     }
@@ -425,6 +430,9 @@ impl Cache {
         if let Err(error) = ground.note_uses() {
             tracing::warn!(%error, "last uses could not be noted");
         }
+        if let Err(error) = ground.keep_seals(usize::MAX) {
+            tracing::warn!(%error, "what servers hold could not be noted");
+        }
         for (_, id) in ages {
             if let Some(node) = ground.remove(id)
                 && node.told
@@ -444,8 +452,12 @@ impl Ground {
         }
         match self.store.row(id)? {
             Some(row) => {
-                self.table.insert(id, Node::new(Arc::new(row), self.tick));
-                self.doubtful.insert(id);
+                let mut node = Node::new(Arc::new(row), self.tick);
+                self.recall(id, &mut node)?;
+                if !node.is_valid() {
+                    self.doubtful.insert(id);
+                }
+                self.table.insert(id, node);
                 Ok(true)
             }
             None => Ok(false),
@@ -484,6 +496,9 @@ impl Ground {
                         doubtful.insert(*id);
                         Node::new(row.clone(), tick)
                     });
+                    if node.sealed != 0 && node.row.status.past != row.status.past {
+                        self.unkept.objects.insert(*id);
+                    }
                     node.row = row.clone();
                     node.gone = false;
                 }

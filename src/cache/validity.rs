@@ -106,6 +106,7 @@ impl Cache {
         if same {
             node.promised = true;
             node.sealed = ground.seals.entry(volume).or_default().cover(stamps);
+            ground.unkept.objects.insert(id);
             ground.doubtful.remove(&id);
         }
         Ok(same)
@@ -115,27 +116,32 @@ impl Cache {
     /// because the kernel keeps none of a directory that it was not told of.
     pub fn demote(&self, id: ObjectId) -> Result<()> {
         let ground = &mut *self.ground();
+        self.doubt_one(ground, id);
+        // Also where it is not in memory, or leaves it before it is asked about.
+        ground.store.unseal(id)
+    }
+
+    fn doubt_one(&self, ground: &mut Ground, id: ObjectId) {
         if let Some(node) = ground.table.get_mut(&id) {
             node.doubt(id, &self.forgets);
             node.sealed = 0;
+            ground.unkept.objects.remove(&id);
             ground.doubtful.insert(id);
         }
-        Ok(())
     }
 
     /// A server broke these promises, and with them those about their volumes as a whole.
-    pub fn broken(&self, realm: u32, fids: &[Fid]) -> Result<()> {
-        {
-            let mut ground = self.ground();
-            for fid in fids {
-                ground.promises.entry((realm, fid.volume)).or_default().one(*fid);
-            }
-            let volumes: BTreeSet<VolumeId> = fids.iter().map(|fid| fid.volume).collect();
-            for volume in volumes {
-                self.unseal(&mut ground, realm, volume);
-            }
+    pub fn broken(&self, realm: u32, fids: &[Fid]) {
+        let ground = &mut *self.ground();
+        for fid in fids {
+            ground.promises.entry((realm, fid.volume)).or_default().one(*fid);
         }
-        fids.iter().try_for_each(|fid| self.demote(ObjectId { realm, fid: *fid }))
+        let volumes: BTreeSet<VolumeId> = fids.iter().map(|fid| fid.volume).collect();
+        for volume in volumes {
+            self.unseal(ground, realm, volume);
+        }
+        // What is kept of them on disk stays true: they are listed as changed since.
+        fids.iter().for_each(|fid| self.doubt_one(ground, ObjectId { realm, fid: *fid }));
     }
 
     /// What is believed only because of a promise about the volume as a whole is doubted again.

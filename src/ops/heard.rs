@@ -14,7 +14,7 @@ impl Core {
         match event {
             PeerEvent::Broken { realm, server, fids, ack } => {
                 let number = self.realm_number(&realm)?;
-                self.cache.broken(number, &fids)?;
+                self.cache.broken(number, &fids);
                 ack.done();
                 tracing::debug!(%realm, %server, count = fids.len(), "callbacks broken");
                 self.say(

@@ -30,7 +30,7 @@ pub(crate) mod path;
 mod patience;
 mod place;
 mod restart;
-mod seals;
+pub(crate) mod seals;
 pub(crate) mod slept;
 mod status;
 mod xattrs;

@@ -1,7 +1,7 @@
 //! Volumes whose promises were lost: what changed meanwhile is asked once, for all their objects. Where that
 //! brings no answer, objects are validated a thousand at a time.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Weak, time::Duration};
 
 use coda_proto::{Fid, ServerId, Status, VolumeId, wire};
 
@@ -15,6 +15,18 @@ use crate::{
 
 /// Objects validated by one question: what a server takes.
 const MANY: usize = 1000;
+
+/// How long what was learnt of seals may be lost by a crash. It costs a question more, and nothing else.
+const KEPT_EVERY: Duration = Duration::from_secs(5);
+
+/// Keeps what is learnt of seals, for as long as there is a manager.
+pub(crate) async fn keep(core: Weak<Core>) {
+    loop {
+        tokio::time::sleep(KEPT_EVERY).await;
+        let Some(core) = core.upgrade() else { return };
+        core.keep_seals().await;
+    }
+}
 
 /// What the members say of a seal.
 #[derive(Debug, PartialEq)]
@@ -40,6 +52,17 @@ impl Core {
             self.ask_since(id.realm, realm, group, &doubt).await;
         }
         self.cache.held(id).0
+    }
+
+    /// Keeps what is known of seals for after a restart.
+    pub(crate) async fn keep_seals(&self) {
+        loop {
+            match self.cache.keep_seals() {
+                Ok(true) => tokio::task::yield_now().await,
+                Ok(false) => return,
+                Err(error) => return tracing::warn!(%error, "what servers hold could not be noted"),
+            }
+        }
     }
 
     /// Renews the seal of a volume in which much changed, before it is too much for one answer.

@@ -132,6 +132,7 @@ fn one(tx: &Connection, edit: &Edit, tick: u64) -> rusqlite::Result<()> {
         Edit::Drop(id) => {
             tx.prepare_cached("DELETE FROM object WHERE id = ?")?.execute([&key(*id)[..]])?;
             tx.prepare_cached("DELETE FROM entry WHERE dir = ?")?.execute([&key(*id)[..]])?;
+            tx.prepare_cached("DELETE FROM sealed WHERE id = ?")?.execute([&key(*id)[..]])?;
         }
         Edit::Bind(dir, entry) => {
             let Dot { author, seq } = entry.dot;

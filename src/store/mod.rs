@@ -10,17 +10,19 @@
 //!  hoard    what people want to have here; `hoarded`: the objects that this makes
 //!  base     what files were before they were written while apart
 //!  undo     what decisions took away, and the containers that keep it
+//!  seal     what members of a volume held, and when; `sealed`: of which objects that is known
 //! ```
 //!
 //! Nothing outside this folder writes SQL. A [`Change`] is one transaction; the log record of a mutation
 //! and the rows it changes are always in the same one. Validity is not kept: after a start nobody has
-//! promised us anything.
+//! promised us anything. But what servers held is, so that one question tells what changed since.
 
 mod base;
 mod change;
 mod hoard;
 mod log;
 mod object;
+mod seal;
 mod small;
 mod undo;
 
@@ -29,6 +31,7 @@ pub use change::{Change, Edit};
 pub use hoard::{Reach, Wish};
 pub use log::LogRow;
 pub use object::{Data, Row};
+pub use seal::{KeptSeal, Sealed};
 pub use undo::{Dropped, Undo};
 
 use std::path::{Path, PathBuf};
@@ -156,6 +159,7 @@ impl Store {
         db.execute_batch(base::TABLES).map_err(broken)?;
         db.execute_batch(undo::TABLES).map_err(broken)?;
         db.execute_batch(hoard::TABLES).map_err(broken)?;
+        db.execute_batch(seal::TABLES).map_err(broken)?;
         db.execute_batch(INDEX).map_err(broken)?;
         db.execute_batch(RETIRED).map_err(broken)?;
         for table in WHOSE {

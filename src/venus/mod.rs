@@ -22,7 +22,7 @@ use crate::{
     env::{Containers, Env, Processes},
     error::Error,
     events::Events,
-    ops::{Askers, Core},
+    ops::{Askers, Core, seals},
     reintegration::Settings,
     replica::{Known, PeerEvent, Peers, PeersConfig},
     store::Store,
@@ -175,6 +175,7 @@ impl Venus {
         core.keep_hoarding()?;
         let listener = Arc::downgrade(&core);
         env.spawn(Box::pin(async move { listen(listener, hears).await }));
+        env.spawn(Box::pin(seals::keep(Arc::downgrade(&core))));
         Ok(Arc::new(Venus { core, forgets: Mutex::new(Some(forgets)), config }))
     }
 
@@ -224,6 +225,7 @@ impl Venus {
         // An end must not wait for who does not answer.
         let _ = tokio::time::timeout(FAREWELL, self.core.retire_all()).await;
         self.core.peers.close().await;
+        self.core.keep_seals().await;
         if let Err(error) = self.core.make_last() {
             tracing::warn!(%error, "the log could not be synced");
         }

@@ -55,11 +55,12 @@ impl Server {
             epoch,
         };
         let sessions = self.sessions().clone();
+        let named = touched.clone();
         let dots: Vec<Dot> = work.records.iter().map(|record| record.dot).collect();
         let applied = volume
             .write(
                 move |txn| work.run(txn),
-                move |done| sessions.break_promises(id, &done.changed, caller.session),
+                move |done| sessions.break_promises(id, &done.changed, (caller.session, &named)),
             )
             .await;
         match &applied {
@@ -186,7 +187,9 @@ impl Work {
                 statuses.push((&Status { promised: self.promised, ..status }).into());
             }
         }
-        Ok(wire::Applied { statuses, before: Some(before), after: Some(stamp(txn)) })
+        // Where the tree rule changed more than the records name, the client's stamp stays where it is.
+        let all_named = txn.changed().is_subset(&self.touched);
+        Ok(wire::Applied { statuses, before: all_named.then_some(before), after: Some(stamp(txn)) })
     }
 
     /// Whether all of it was done before: its answer was lost.

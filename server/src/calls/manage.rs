@@ -14,6 +14,7 @@ use crate::{
     blocking::blocking,
     location::change,
     server::Server,
+    session::NOBODY,
     store::{Stage, Txn},
 };
 
@@ -54,7 +55,7 @@ impl Server {
             }
         };
         let sessions = self.sessions().clone();
-        volume.write(run, move |done| sessions.break_promises(id, &done.changed, 0)).await?;
+        volume.write(run, move |done| sessions.break_promises(id, &done.changed, NOBODY)).await?;
         volume.meetings.changed([Dot::new(author, 1)]);
         answer(wire::AdminAnswer::default())
     }

@@ -14,6 +14,7 @@ use super::{SILENCE, contents::Fetched, serve::doubt};
 use crate::{
     env::PeerError,
     server::Server,
+    session::NOBODY,
     store::{Bytes as Stored, Content, Marks, StoreError, Txn, View},
     volume::Volume,
 };
@@ -195,7 +196,7 @@ impl Server {
                     }
                     Ok(joined.changed.len())
                 },
-                move |done| sessions.break_promises(id, &done.changed, 0),
+                move |done| sessions.break_promises(id, &done.changed, NOBODY),
             )
             .await?;
         if is_whole {

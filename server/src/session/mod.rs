@@ -13,4 +13,4 @@ mod events;
 mod registry;
 
 pub use events::{Outstanding, RING};
-pub use registry::{Greeting, Key, Sessions};
+pub use registry::{Greeting, Key, NOBODY, Sessions};

@@ -35,6 +35,11 @@ const FORGOTTEN: Duration = Duration::from_secs(3600);
 /// Promises of one session; beyond, objects are served without.
 const PROMISES: usize = 1_000_000;
 
+/// The session that made a change, and the objects that it named.
+pub type Maker<'a> = (u64, &'a BTreeSet<Fid>);
+/// No client made it.
+pub const NOBODY: Maker<'static> = (0, &BTreeSet::new());
+
 /// What a promise is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
@@ -234,8 +239,8 @@ impl Sessions {
         true
     }
 
-    /// Tells everybody but `except` who was promised something about `fids`.
-    pub fn break_promises(&self, volume: VolumeId, fids: &BTreeSet<Fid>, except: u64) {
+    /// Tells everybody who was promised something about `fids`; who made the change, of what it did not name.
+    pub fn break_promises(&self, volume: VolumeId, fids: &BTreeSet<Fid>, (maker, known): Maker<'_>) {
         if fids.is_empty() || (planted(Bug::LosesBreak) && fids.iter().any(|fid| fid.vnode % 8 == 4)) {
             return;
         }
@@ -250,7 +255,12 @@ impl Sessions {
         for holder in inner.holders.get(&Key::Volume(volume)).into_iter().flatten() {
             broken.entry(*holder).or_default().extend(fids);
         }
-        broken.remove(&except);
+        if let Some(news) = broken.get_mut(&maker) {
+            news.retain(|fid| !known.contains(fid));
+            if news.is_empty() {
+                broken.remove(&maker);
+            }
+        }
         for (holder, fids) in broken {
             if inner.sessions.get(&holder).is_some_and(|session| session.disbelieves(now)) {
                 inner.forget(holder);

@@ -1,9 +1,7 @@
 //! The disk below the cache's database goes dead at each of its calls.
 
-// Losing what was not synced is played with the servers' stores only: a world's clients sync nothing on their own.
-#[allow(dead_code)]
 #[path = "../../../server/tests/world/cut.rs"]
-mod disk;
+pub mod disk;
 
 use std::{sync::Arc, time::Duration};
 
