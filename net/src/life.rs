@@ -15,6 +15,11 @@ pub(crate) struct Life {
     also: Option<Arc<Mutex<Instant>>>,
 }
 
+/// A wait that ends so much too late did not wait: this process stood still, or the machine slept.
+const LATE: Duration = Duration::from_secs(1);
+/// What was said meanwhile is heard within this time.
+const HEARING: Duration = Duration::from_secs(3);
+
 /// How often a wait looks at another's life.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -54,14 +59,20 @@ impl Life {
         }
     }
 
-    /// Ends when none was seen for `silence`.
+    /// Ends when none was seen for `silence`. Nobody is silent for as long as nobody here listens: who stood still first
+    /// hears what was said meanwhile.
     pub async fn silent_for(&self, silence: Duration) {
+        let mut heard = None;
         loop {
-            let end = self.last() + silence;
+            let end = (self.last() + silence).max(heard.unwrap_or_else(|| self.last()));
             if end <= Instant::now() {
                 return;
             }
             sleep_until(end).await;
+            let now = Instant::now();
+            if now.duration_since(end) >= LATE {
+                heard = Some(now + HEARING);
+            }
         }
     }
 }
@@ -80,5 +91,25 @@ mod tests {
         });
         life.silent_for(Duration::from_secs(15)).await;
         assert_eq!(start.elapsed(), Duration::from_secs(24));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stood_still_hears_first_what_was_said_meanwhile() {
+        let second = Duration::from_secs(1);
+        for speaks in [false, true] {
+            let life = Life::new();
+            let sign = life.clone();
+            let silence = tokio::spawn(async move { life.silent_for(15 * second).await });
+            tokio::task::yield_now().await;
+            tokio::time::advance(60 * second).await;
+            let woke = Instant::now();
+            tokio::time::sleep(2 * second).await;
+            assert!(!silence.is_finished());
+            if speaks {
+                sign.shown();
+            }
+            silence.await.unwrap();
+            assert_eq!(woke.elapsed(), if speaks { 17 * second } else { 3 * second });
+        }
     }
 }

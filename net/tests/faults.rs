@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use coda_net::{
-    CallError, Credentials, Listener, Priority, Target,
+    CallError, Credentials, Dialer, Listener, Priority, Target, Trust,
     relay::{Faults, Relay},
 };
 use coda_proto::{ServerId, wire};
@@ -228,4 +228,27 @@ async fn a_relay_that_leads_to_another_server_costs_seconds_not_an_error() {
     assert_eq!(other.calls.load(std::sync::atomic::Ordering::Relaxed), 1);
     // The session was with the first server: it ends, so that its promises are not believed any more.
     assert!(session.next().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_stood_still_gets_the_answer_that_came_meanwhile() {
+    let world = world();
+    let trust = Arc::new(Trust::pinned_only());
+    trust.pin(world.authority.realm(), world.authority.certificate().clone());
+    let target = world.target.clone();
+    // A runtime of its own, which stops as a frozen process does.
+    let frozen = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let dialer = Dialer::new(trust, None).unwrap();
+            let silence = SECOND / 2;
+            dialer.call(&target, named("x"), Bytes::new(), Foreground, silence).await.unwrap();
+            let slow = fetch(10, SECOND / 4);
+            let call = tokio::spawn(dialer.call(&target, slow, Bytes::new(), Foreground, silence));
+            sleep(SECOND / 10).await;
+            std::thread::sleep(2 * SECOND);
+            call.await.unwrap().map(|(_, bulk)| bulk.len())
+        })
+    };
+    assert_eq!(tokio::task::spawn_blocking(frozen).await.unwrap().unwrap(), 10);
 }

@@ -77,6 +77,27 @@ fn with_all_servers_stopped_the_root_df_and_cfs_answer_at_once() {
 }
 
 #[test]
+fn a_venus_that_is_frozen_and_thawed_fails_nobody() {
+    let Some(world) = World::new(2) else { return };
+    fs::write(world.path("before"), "x").unwrap();
+    let venus = world.venus.as_ref().unwrap();
+    venus.signal(libc::SIGSTOP);
+    std::thread::scope(|scope| {
+        let works = scope.spawn(|| {
+            fs::write(world.path("meanwhile"), "y")?;
+            fs::read_to_string(world.path("before"))
+        });
+        // Longer than it believes promises from before.
+        std::thread::sleep(Duration::from_secs(4));
+        assert!(!works.is_finished());
+        venus.signal(libc::SIGCONT);
+        assert_eq!(works.join().unwrap().unwrap(), "x");
+    });
+    assert_eq!(fs::read_to_string(world.path("meanwhile")).unwrap(), "y");
+    world.cfs("flush --wait --timeout 20");
+}
+
+#[test]
 fn with_all_servers_dead_files_are_read_and_written_and_sent_when_they_return() {
     let Some(mut world) = World::new(2) else { return };
     fs::write(world.path("cached"), "from memory").unwrap();

@@ -174,3 +174,39 @@ async fn nobody_waits_long_for_a_log_that_takes_long_to_send() {
     assert!(took <= Duration::from_secs(16), "{took:?}");
     assert!(a.pending() > 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_is_frozen_with_a_file_open_blocks_nobody() {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    for name in ["f", "g"] {
+        a.write(name, "before").await.unwrap();
+    }
+    // It stands still in the middle of a write, and with another file open for reading.
+    let frozen = a.open("f", WRITE).await.unwrap();
+    frozen.container.write_at(0, b"half of").unwrap();
+    let reads = a.open("g", READ).await.unwrap();
+    let began = Instant::now();
+    a.read("f").await.unwrap();
+    a.chmod("f", 0o600).await.unwrap();
+    a.rename("f", "renamed").await.unwrap();
+    a.write("g", "replaced").await.unwrap();
+    a.unlink("g").await.unwrap();
+    a.write("h", "x").await.unwrap();
+    b.write("renamed", "by another").await.unwrap();
+    assert_eq!(b.read("h").await.unwrap(), "x");
+    assert!(a.ls("").await.unwrap().contains(&"renamed".into()));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    a.venus.peers().disconnect(&[]);
+    a.mkdir("made apart").await.unwrap();
+    a.venus.peers().reconnect(&[]);
+    a.settled().await;
+    assert!(b.ls("").await.unwrap().contains(&"made apart".into()));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    // It is thawed, and finds what the others of this machine made of it.
+    let mut contents = [0; 6];
+    reads.container.read_at(0, &mut contents).unwrap();
+    assert_eq!(&contents, b"replac");
+    a.close(reads).await.unwrap();
+    a.close(frozen).await.unwrap();
+}

@@ -60,6 +60,51 @@ async fn within_two_seconds_of_the_network_being_back_servers_are_used_again_and
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_venus_that_was_frozen_goes_on_and_believes_nothing_from_before() {
+    let world = World::new(2);
+    let (a, b) = (client(&world, "a"), world.client("b"));
+    a.write("f", "one").await.unwrap();
+    a.read("f").await.unwrap();
+    sleep(3 * SECOND).await;
+    for gap in [5, 20, 100] {
+        // Nothing of it runs, and nothing that servers say is heard.
+        world.deaf.store(true, Ordering::Relaxed);
+        let text = format!("changed within {gap} s");
+        b.write("f", &text).await.unwrap();
+        tokio::time::advance(gap * SECOND).await;
+        sleep(SECOND).await;
+        world.deaf.store(false, Ordering::Relaxed);
+        assert_eq!(a.read("f").await.unwrap(), text);
+        a.write("g", &text).await.unwrap();
+        assert_eq!(a.pending(), 0, "{:?}", a.venus.peers().status());
+        assert_eq!(b.read("g").await.unwrap(), text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_comes_back_without_a_word_is_found_by_probes_or_by_whoever_wants_it() {
+    for (away, found, wanted) in [(60, 62, false), (900, 62, false), (900, 6, true)] {
+        let world = World::new(1);
+        let a = client(&world, "a");
+        a.write("f", "one").await.unwrap();
+        a.ls("").await.unwrap();
+        // As a portal does that wants to be logged in to.
+        world.weather(1, Weather::Hung);
+        a.write("g", "behind a portal").await.unwrap();
+        sleep(away * SECOND).await;
+        world.weather(1, Weather::Fine);
+        let began = Instant::now();
+        while a.pending() > 0 {
+            sleep(SECOND).await;
+            if wanted {
+                let _ = a.read("not cached").await;
+            }
+            assert!(began.elapsed() <= found * SECOND, "{away} {wanted}: {:?}", a.venus.peers().status());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn news_of_the_network_make_probes_frequent_again() {
     let world = World::new(1);
     let a = client(&world, "a");
