@@ -3,9 +3,10 @@
 //! A tombstone is there to notice that an object was changed here and removed there. It is kept for 400
 //! days, or for less where there are too many, and never while a member is behind: a meeting says what the
 //! peer includes of this replica, and a COP2 that all members hold a removal. What is forgotten is asked
-//! for once more when a record about it comes after all; if no member knows it, the record is GONE.
+//! for once more when a record about it comes after all; if no member knows it, the record is GONE. What files were
+//! before they were written is forgotten after a week, by each member for itself.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use coda_proto::{
     Fid, Refusal, ServerId,
@@ -16,7 +17,9 @@ use coda_proto::{
 use crate::{resolution::SILENCE, server::Server, store::Due, volume::Volume};
 
 /// Between two rounds.
-const ROUND: std::time::Duration = std::time::Duration::from_secs(3600);
+const ROUND: Duration = Duration::from_secs(3600);
+/// What a file was is kept for so long: it is for whoever was away meanwhile.
+const FORMER: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Tombstones looked at in one transaction: while it runs nobody else writes.
 const AT_ONCE: u32 = 5000;
 
@@ -31,6 +34,8 @@ impl Server {
             tracing::warn!(volume = %volume.id, %why, "nobody was retired, and nothing folded");
         }
         let (limits, now) = (self.config().limits, self.env().now());
+        let before = now.saturating_sub(FORMER.as_nanos() as i64);
+        while volume.write(move |txn| Ok(txn.forget_formers(before, now)?), |_| {}).await? {}
         let age = i64::try_from(limits.tombstone_age.as_nanos()).unwrap_or(i64::MAX);
         loop {
             let due = Due {

@@ -215,6 +215,10 @@ impl Work {
         rights::check(txn, self.who, record)?;
         check_quota(txn, record)?;
         let content = self.content(txn, record)?;
+        let rewrites = match &record.op {
+            Op::Store { fid, .. } => txn.has_contents(*fid)?,
+            _ => false,
+        };
         match merge::apply(txn, record) {
             Ok(_) => {}
             Err(ApplyError::Refused(refusal)) => return Err(refusal),
@@ -222,6 +226,10 @@ impl Work {
         }
         if let (Op::Store { fid, contents, .. }, Some(content)) = (&record.op, content) {
             txn.put_content(*fid, record.dot, &content)?;
+            if rewrites {
+                // For whoever looks for what this and others were made from.
+                txn.put_seen(*fid, record.dot, &record.base(*fid))?;
+            }
             if let Contents::Uploaded(handle) = contents {
                 txn.drop_upload(handle)?;
             }

@@ -134,6 +134,26 @@ impl Server {
         })
     }
 
+    pub(crate) fn list_former(&self, caller: Caller, ask: wire::ListFormer) -> Answer {
+        let fid: Fid = required(ask.fid, "fid")?;
+        let volume = self.volume(fid.volume)?;
+        volume.read(|view| {
+            served(view)?;
+            found(view, fid, caller)?;
+            demand(view, fid, caller.who, Rights::READ)?;
+            let former = view.formers(fid)?;
+            let former = former.iter().map(|former| wire::Former {
+                version: Some((&former.version).into()),
+                seen: Some((&former.seen).into()),
+            });
+            let seen = view.seen_by(fid)?;
+            let seen = seen
+                .iter()
+                .map(|(dot, past)| wire::SeenBy { dot: Some((*dot).into()), past: Some(past.into()) });
+            plain(Body::Formers(wire::Formers { former: former.collect(), seen: seen.collect() }))
+        })
+    }
+
     pub(crate) fn get_acl(&self, caller: Caller, get: wire::GetAcl) -> Answer {
         let fid: Fid = required(get.fid, "fid")?;
         let volume = self.volume(fid.volume)?;
@@ -255,6 +275,11 @@ fn contents(
         (Some(sibling), _) => sibling,
         (None, None) => return Ok(Bytes::new()),
         (None, Some(dot)) => {
+            if let Some(content) = view.former_content(head.fid, dot)?
+                && let Some(bytes) = volume.read_checked(&content, offset, length)?
+            {
+                return Ok(bytes);
+            }
             let why = format!("it no longer has the version {dot}");
             return Err(Refusal::about(Code::Gone, head.fid, why));
         }

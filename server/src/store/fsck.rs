@@ -66,6 +66,7 @@ impl Check<'_> {
         self.heads(wrong)?;
         self.bindings(wrong)?;
         self.contents(wrong)?;
+        self.formers(wrong)?;
         self.containers(wrong)
     }
 
@@ -185,6 +186,33 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// What files were before they were written can be read, and is no more than is said.
+    fn formers(&self, wrong: Wrong<'_>) -> Result<(), StoreError> {
+        let containers = Containers::new(self.dir, Durability::Full)?;
+        let mut query = self.db.prepare("SELECT vnode, uniq, length, hash, bytes, container FROM former")?;
+        let mut rows = query.query([])?;
+        let mut kept = 0;
+        while let Some(row) = rows.next()? {
+            let owner = fid(self.view.volume, row.get(0)?, row.get(1)?);
+            let (length, hash): (u64, Vec<u8>) = (row.get(2)?, row.get(3)?);
+            kept += length;
+            let found = match row.get::<_, Option<String>>(5)? {
+                Some(name) => hash_of(&containers.path(&name)),
+                None => row.get::<_, Vec<u8>>(4).map_or(Ok((0, [0; 32])), |bytes| {
+                    Ok((bytes.len() as u64, *blake3::hash(&bytes).as_bytes()))
+                }),
+            };
+            if !found.is_ok_and(|(found, digest)| found == length && digest[..] == hash[..]) {
+                wrong(format!("{owner}: what it was before cannot be read"));
+            }
+        }
+        let says = self.view.former_bytes()?;
+        if says != kept {
+            wrong(format!("{kept} bytes of former contents are kept, and {says} are accounted for"));
+        }
+        Ok(())
+    }
+
     fn all_contents(&self) -> Result<Vec<(Fid, Dot)>, StoreError> {
         let mut query = self.db.prepare("SELECT vnode, uniq, author, seq FROM content")?;
         let rows = query.query_map([], |row| {
@@ -195,10 +223,7 @@ impl Check<'_> {
 
     /// Every container is named by a row. (What a crash left is removed at the next start.)
     fn containers(&self, wrong: Wrong<'_>) -> Result<(), StoreError> {
-        let mut query = self.db.prepare(
-            "SELECT container FROM content WHERE container IS NOT NULL \
-             UNION SELECT container FROM garbage UNION SELECT container FROM upload",
-        )?;
+        let mut query = self.db.prepare(NAMED)?;
         let named = query.query_map([], |row| row.get(0))?.collect::<Result<BTreeSet<String>, _>>()?;
         for found in files(&self.dir.join("data"))? {
             if !named.contains(&found) {
@@ -219,6 +244,7 @@ pub(super) fn unnamed(dir: &Path) -> Result<Vec<String>, StoreError> {
 
 /// Every name of a container that a row has.
 const NAMED: &str = "SELECT container FROM content WHERE container IS NOT NULL \
+    UNION SELECT container FROM former WHERE container IS NOT NULL \
     UNION SELECT container FROM garbage UNION SELECT container FROM upload";
 
 fn hash_of(path: &Path) -> std::io::Result<(u64, [u8; 32])> {

@@ -3,7 +3,7 @@
 //! ```text
 //!  <dir>/lock                      held by the one server that uses the store
 //!  <dir>/server.db                 identity; servers, volumes and members of the realm
-//!  <dir>/vol/<replica>/meta.db     one replica: heads, bindings, tombstones, small contents
+//!  <dir>/vol/<replica>/meta.db     one replica: heads, bindings, tombstones, small contents, what files were
 //!  <dir>/vol/<replica>/data/ab/…   containers, immutable, with random names
 //!  <dir>/vol/<replica>/tmp/…       uploads in progress
 //!  <dir>/stage/<token>/…           a replica that is being made aside
@@ -13,6 +13,7 @@
 mod collect;
 mod containers;
 mod error;
+mod former;
 pub mod fsck;
 mod lock;
 mod lost;
@@ -30,6 +31,7 @@ mod view;
 pub use collect::{Due, Left};
 pub use containers::Containers;
 pub use error::StoreError;
+pub use former::Former;
 pub use lock::StoreLock;
 pub use lost::{LostRow, StoredRow};
 pub use realm::{Invitation, RealmStore};

@@ -238,7 +238,8 @@ impl Replica {
         self.read(|view| {
             let mut query = view.db.prepare_cached(
                 "SELECT container FROM garbage WHERE NOT EXISTS \
-                 (SELECT 1 FROM content WHERE content.container = garbage.container) LIMIT ?1",
+                 (SELECT 1 FROM content WHERE content.container = garbage.container) AND NOT EXISTS \
+                 (SELECT 1 FROM former WHERE former.container = garbage.container) LIMIT ?1",
             )?;
             let names = query.query_map([limit], |row| row.get(0))?.collect::<Result<_, _>>()?;
             Ok(names)

@@ -39,7 +39,7 @@ ALTER TABLE volume ADD COLUMN more BLOB NOT NULL DEFAULT x'';
 /// `meta.db` of one volume replica.
 pub const REPLICA: Schema = Schema {
     application: 0x436f_6456, // "CodV"
-    version: 3,
+    version: 4,
     create: "
 CREATE TABLE volume(
   one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -115,6 +115,20 @@ CREATE TABLE lost(
   length INTEGER NOT NULL, hash BLOB NOT NULL, PRIMARY KEY(vnode, uniq, author, seq)) STRICT, WITHOUT ROWID;
 CREATE TABLE scrubber(one INTEGER PRIMARY KEY CHECK (one = 1), place INTEGER NOT NULL) STRICT;
 INSERT INTO scrubber VALUES (1, 0);
+-- what files were before they were written, in the order in which that was, and the bytes of all of it
+CREATE TABLE former(
+  nr INTEGER PRIMARY KEY AUTOINCREMENT, vnode INTEGER NOT NULL, uniq INTEGER NOT NULL,
+  author INTEGER NOT NULL, seq INTEGER NOT NULL, length INTEGER NOT NULL, hash BLOB NOT NULL,
+  mtime INTEGER NOT NULL, host TEXT NOT NULL, seen BLOB NOT NULL, bytes BLOB, container TEXT,
+  noticed INTEGER NOT NULL DEFAULT 0, UNIQUE(vnode, uniq, author, seq)) STRICT;
+CREATE INDEX former_container ON former(container) WHERE container IS NOT NULL;
+CREATE INDEX former_age ON former(noticed);
+CREATE TABLE kept(one INTEGER PRIMARY KEY CHECK (one = 1), bytes INTEGER NOT NULL) STRICT;
+INSERT INTO kept VALUES (1, 0);
+-- what the authors of versions had seen of their files
+CREATE TABLE seen(
+  vnode INTEGER NOT NULL, uniq INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL, past BLOB NOT NULL,
+  PRIMARY KEY(vnode, uniq, author, seq)) STRICT, WITHOUT ROWID;
 ",
     steps: &[
         // Versions of peers' stores could be told apart before, but not followed across their restarts.
@@ -149,6 +163,23 @@ ALTER TABLE peer ADD COLUMN promised INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE peer ADD COLUMN complete INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE peer ADD COLUMN included INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX head_long ON head(vnode, uniq) WHERE length(past) > 128;
+",
+        // What was replaced was gone before.
+        "
+-- what files were before they were written, in the order in which that was, and the bytes of all of it
+CREATE TABLE former(
+  nr INTEGER PRIMARY KEY AUTOINCREMENT, vnode INTEGER NOT NULL, uniq INTEGER NOT NULL,
+  author INTEGER NOT NULL, seq INTEGER NOT NULL, length INTEGER NOT NULL, hash BLOB NOT NULL,
+  mtime INTEGER NOT NULL, host TEXT NOT NULL, seen BLOB NOT NULL, bytes BLOB, container TEXT,
+  noticed INTEGER NOT NULL DEFAULT 0, UNIQUE(vnode, uniq, author, seq)) STRICT;
+CREATE INDEX former_container ON former(container) WHERE container IS NOT NULL;
+CREATE INDEX former_age ON former(noticed);
+CREATE TABLE kept(one INTEGER PRIMARY KEY CHECK (one = 1), bytes INTEGER NOT NULL) STRICT;
+INSERT INTO kept VALUES (1, 0);
+-- what the authors of versions had seen of their files
+CREATE TABLE seen(
+  vnode INTEGER NOT NULL, uniq INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL, past BLOB NOT NULL,
+  PRIMARY KEY(vnode, uniq, author, seq)) STRICT, WITHOUT ROWID;
 ",
     ],
 };
@@ -207,9 +238,21 @@ CREATE TABLE peer(server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, seen
         let migrated = shape(&schema::open(&old, &REPLICA, Durability::Process).unwrap());
         let made = shape(&schema::open(&new, &REPLICA, Durability::Process).unwrap());
         let changed = |(table, _): &&(String, String)| {
-            ["tombstone", "peer", "incarnation", "lost", "scrubber", "head", "retire", "writer"]
-                .iter()
-                .any(|name| table.starts_with(name))
+            [
+                "tombstone",
+                "peer",
+                "incarnation",
+                "lost",
+                "scrubber",
+                "head",
+                "retire",
+                "writer",
+                "former",
+                "kept",
+                "seen",
+            ]
+            .iter()
+            .any(|name| table.starts_with(name))
         };
         let of = |all: &[(String, String)]| all.iter().filter(changed).cloned().collect::<Vec<_>>();
         assert_eq!(of(&migrated), of(&made));

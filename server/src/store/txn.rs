@@ -115,7 +115,7 @@ impl<'c> Txn<'c> {
     }
 
     /// Forgets the bytes of those siblings of `fid` that `keep` does not want.
-    pub fn drop_contents(&mut self, fid: Fid, keep: impl Fn(Dot) -> bool) -> Result<(), StoreError> {
+    fn drop_contents(&mut self, fid: Fid, keep: impl Fn(Dot) -> bool) -> Result<(), StoreError> {
         let mut query = self
             .view
             .db
@@ -129,12 +129,8 @@ impl<'c> Txn<'c> {
             let mut delete = self.view.db.prepare_cached(
                 "DELETE FROM content WHERE vnode = ?1 AND uniq = ?2 AND author = ?3 AND seq = ?4",
             )?;
-            delete.execute(params![
-                fid.vnode,
-                signed(fid.unique),
-                signed(made.author.0),
-                signed(made.seq)
-            ])?;
+            let key = params![fid.vnode, signed(fid.unique), signed(made.author.0), signed(made.seq)];
+            delete.execute(key)?;
             if let Some(container) = container {
                 self.discard(&container)?;
             }
@@ -205,6 +201,7 @@ impl<'c> Txn<'c> {
         for fid in removed {
             if self.bindings_of(fid)?.is_empty() {
                 self.drop_contents(fid, |_| false)?;
+                self.forget_formers_of(fid)?;
             }
         }
         Ok(())
@@ -273,6 +270,7 @@ impl<'c> Txn<'c> {
         let before = self.accounted(fid)?.unwrap_or(0);
         self.row.used = self.row.used.saturating_sub(before);
         self.drop_contents(fid, |_| false)?;
+        self.forget_formers_of(fid)?;
         for sql in [
             "DELETE FROM head WHERE vnode = ?1 AND uniq = ?2",
             "DELETE FROM directory WHERE vnode = ?1 AND uniq = ?2",
@@ -301,6 +299,9 @@ impl Replica for Txn<'_> {
     }
 
     fn put_head(&mut self, head: Head) -> Result<(), StoreError> {
+        if head.kind == Kind::File {
+            self.keep_replaced(&head)?;
+        }
         let mut upsert = self.view.db.prepare_cached(
             "INSERT INTO head(vnode, uniq, kind, past, body, marked) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
              ON CONFLICT DO UPDATE SET kind = excluded.kind, past = excluded.past, \

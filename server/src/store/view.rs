@@ -451,7 +451,7 @@ impl View<'_> {
     }
 }
 
-fn content(row: &Row<'_>) -> rusqlite::Result<Content> {
+pub(super) fn content(row: &Row<'_>) -> rusqlite::Result<Content> {
     let bytes = match row.get::<_, Option<String>>(3)? {
         Some(container) => Bytes::Container(container),
         None => Bytes::Inline(row.get(2)?),
