@@ -24,19 +24,26 @@ const DEPTH: usize = 64;
 const REMEMBERED: usize = 10_000;
 
 impl Core {
-    /// A file has several versions: merges them if there is a rule for it.
+    /// A file has several versions: looks for what they were made from, and merges them if there is a rule for it.
     pub(crate) fn merge_by_rule(&self, id: ObjectId, siblings: Vec<Dot>) {
         {
             let mut seen = locked(&self.merging);
             if seen.len() > REMEMBERED {
                 seen.clear();
             }
-            if !seen.insert((id, siblings)) {
+            if !seen.insert((id, siblings.clone())) {
                 return;
             }
         }
-        let core = self.me();
+        let (core, versions) = (self.me(), siblings);
         self.spawn(async move {
+            if let Err(error) = core.seek_ancestor(id).await {
+                tracing::debug!(fid = %id.fid, %error, "what its versions were made from");
+                if error.is_disconnected() {
+                    // Another look is worth it later.
+                    locked(&core.merging).remove(&(id, versions));
+                }
+            }
             match core.try_merge(id).await {
                 Ok(true) => core.say("conflict", format!("Merged {} by rule", id.fid)),
                 Ok(false) => {}

@@ -1,9 +1,9 @@
 //! The version that both sides of a conflict began from, as far as it is here.
 //!
-//! Members drop contents as soon as they are replaced, so nobody else has it: a file that is written while apart
-//! leaves behind what it was, in a container of its own, for seven days at most. It shows beside the versions as
-//! `NAME.conflict-base`. That a version elsewhere was made from it too is not certain: somebody may have
-//! written it without having seen this one. It is what *this machine's* version was made from.
+//! A file that is written while apart leaves behind what it was, in a container of its own, for seven days at most. It
+//! shows beside the versions as `NAME.conflict-base`. That a version elsewhere was made from it too is not certain:
+//! somebody may have written it without having seen this one. It is what *this machine's* version was made from, until
+//! members tell which one all of them were made from (see `ancestor`): that takes its place.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     cache::{OpenFile, View},
     error::Error,
-    ops::{Core, Result, digest},
+    ops::{Core, Result, digest, locked},
     store::{Base, Change, Data, Edit, Row},
     venus::face::ObjectId,
 };
@@ -26,7 +26,7 @@ pub(super) const LABEL: &str = "base";
 /// Of the cache's bytes, the share that may be kept so: one of so many.
 const SHARE: u64 = 8;
 /// Larger files leave nothing behind: people merge texts.
-const LARGEST: u64 = 16 << 20;
+pub(super) const LARGEST: u64 = 16 << 20;
 
 impl Core {
     /// A file is about to be written. While nobody can be told, what it is now is kept; else what was kept of an
@@ -98,6 +98,7 @@ impl Core {
 
     /// It is decided: what it began from is of no more use.
     pub(crate) fn forget_base(&self, file: ObjectId) -> Result<()> {
+        locked(&self.ancestors).remove(&file);
         if let Some(base) = self.cache.store(|store| store.base(file))? {
             self.cache.store(|store| store.forget_base(file))?;
             self.cache.discard(base.container);
@@ -105,7 +106,7 @@ impl Core {
         Ok(())
     }
 
-    /// What this machine's version of a file in conflict was made from, if that is here.
+    /// What all versions of a file in conflict, or this machine's, were made from, if that is here.
     pub(crate) fn base_of(&self, file: ObjectId, of: &Status) -> Result<Option<Base>> {
         if of.kind != Kind::File || !of.in_conflict() {
             return Ok(None);
@@ -118,7 +119,8 @@ impl Core {
             }
             ours |= self.cache.store(|store| store.drew(sibling.dot.author))?;
         }
-        Ok(Some(base).filter(|_| ours))
+        let ancestor = self.is_ancestor_of(file, base.version.dot, &of.siblings);
+        Ok(Some(base).filter(|_| ours || ancestor))
     }
 
     /// Its bytes.

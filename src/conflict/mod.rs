@@ -12,7 +12,7 @@
 //!  contested  several objects of one name
 //!  places     which places of a volume are contested
 //!  undo       brings back what a decision took away
-//!  base       what this machine's version was made from
+//!  base       what this machine's version was made from; `ancestor` what all of them were, as members know
 //!  three      two texts and the one that both were made from, merged
 //!  merge      text that two sides changed, as one, where a rule says so; `automatic` does it
 //! ```
@@ -20,6 +20,7 @@
 //! The name itself stays, readable, with the contents whose dot is the smallest. It is not written until the
 //! conflict is resolved: what would be written is based on one of the versions only.
 
+mod ancestor;
 mod automatic;
 mod base;
 pub mod choice;

@@ -36,7 +36,7 @@ pub(crate) enum MadeUp {
     Link(ObjectId),
     /// A directory of versions in place of a file.
     Expanded(ObjectId),
-    /// What this machine's version of a file was made from.
+    /// What the versions of a file, or this machine's, were made from.
     Base(ObjectId),
 }
 
@@ -56,7 +56,7 @@ pub(crate) enum Named {
     Shown(ObjectId),
     /// Others.
     Other(ObjectId, VersionOf),
-    /// What this machine's was made from: the object that shows it, and the file.
+    /// What they, or this machine's, were made from: the object that shows it, and the file.
     Base(ObjectId, ObjectId),
 }
 
@@ -251,8 +251,10 @@ impl Core {
         let mut beside: Vec<_> = others
             .map(|(sibling, label)| (names::beside(name, label), self.version_id(file, sibling.dot)))
             .collect();
-        if self.base_of(file, &view.row.status)?.is_some() {
-            beside.push((names::beside(name, base::LABEL), self.base_id(file)));
+        match self.base_of(file, &view.row.status)? {
+            Some(_) => beside.push((names::beside(name, base::LABEL), self.base_id(file))),
+            // Somebody may know it.
+            None => self.merge_by_rule(file, view.row.status.siblings.iter().map(|one| one.dot).collect()),
         }
         Ok(beside)
     }

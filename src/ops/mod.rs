@@ -104,6 +104,8 @@ pub struct Core {
     pub(crate) hoard: Mutex<Hoard>,
     /// Sets of versions that were looked at whether a rule merges them.
     pub(crate) merging: Mutex<BTreeSet<(ObjectId, Vec<Dot>)>>,
+    /// Of files in conflict, the version that all these versions were made from.
+    pub(crate) ancestors: Mutex<BTreeMap<ObjectId, (Dot, BTreeSet<Dot>)>>,
 }
 
 #[derive(Default)]
@@ -183,6 +185,7 @@ impl Core {
             conflict_view,
             hoard: Mutex::default(),
             merging: Mutex::default(),
+            ancestors: Mutex::default(),
         }))
     }
 

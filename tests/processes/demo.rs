@@ -139,7 +139,7 @@ fn two_machines_disagree_and_agree_again() {
     assert_eq!(cfs("flush --wait --timeout 20"), "Everything is at the servers\n");
     support::soon("the versions show", || names(&laptop).len() == 4 && names(&desk).len() == 3);
     assert_eq!(names(&laptop)[2], "plan.conflict-base");
-    assert!(cfs("conflicts .").contains("what this machine's was made from\n"));
+    assert!(cfs("conflicts .").contains("what they, or this machine's, were made from\n"));
     cfs("resolve --text plan");
     let merged = "one, on the train\ntwo\nthree, at the desk\n";
     assert_eq!(fs::read_to_string(desk.join("plan")).unwrap(), merged);

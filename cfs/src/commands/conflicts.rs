@@ -49,7 +49,10 @@ fn text(conflict: &Conflict) -> String {
         ));
     }
     if !conflict.base.is_empty() {
-        text.push_str(&format!("    what this machine's was made from\n        {}\n", conflict.base));
+        text.push_str(&format!(
+            "    what they, or this machine's, were made from\n        {}\n",
+            conflict.base
+        ));
     }
     text
 }
@@ -82,7 +85,7 @@ mod tests {
             text(&conflict),
             "/coda/r/f: several contents\n    5 bytes, by laptop, this machine, 2026-11-29 16:38:05 UTC\n        \
              /coda/r/f\n    5 bytes, by unknown, 2026-11-29 16:38:05 UTC\n        /coda/r/f.conflict-x\n    \
-             what this machine's was made from\n        /coda/r/f.conflict-base\n"
+             what they, or this machine's, were made from\n        /coda/r/f.conflict-base\n"
         );
     }
 

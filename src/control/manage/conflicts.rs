@@ -322,6 +322,11 @@ impl Venus {
             return Err(Error::Unclear("not in conflict".into()));
         }
         if self.core.base_of(id, status)?.is_none() {
+            // Whoever asks for it may wait for who knows.
+            let sought = self.core.seek_ancestor(id).await;
+            tracing::debug!(?sought, "what its versions were made from");
+        }
+        if self.core.base_of(id, status)?.is_none() {
             let why = "what both began from is not here; `cfs resolve --merge TOOL` merges without it";
             return Err(Error::Unclear(why.into()));
         }

@@ -56,8 +56,10 @@ async fn both_wrote(name: &str) -> Parted {
     parted
 }
 
+/// All names but those of what versions were made from.
 async fn names(client: &Client) -> Vec<String> {
-    client.ls("").await.unwrap().into_iter().filter(|name| name != "home").collect()
+    let all = client.ls("").await.unwrap().into_iter();
+    all.filter(|name| name != "home" && !name.ends_with(".conflict-base")).collect()
 }
 
 /// What shows: the plain name's contents and the other's name and contents.
@@ -262,19 +264,50 @@ async fn changed_apart(ours: &str, theirs: &str) -> Parted {
 async fn what_this_machines_version_was_made_from_shows_beside_until_it_is_decided() {
     let parted = changed_apart("ours\n", "theirs\n").await;
     for client in [&parted.a, &parted.world.crashed(&parted.a, "again")] {
-        let listed = names(client).await;
-        assert_eq!((listed.len(), listed[2].as_str()), (3, "f.conflict-base"), "{listed:?}");
+        let listed = client.ls("").await.unwrap();
+        assert_eq!((listed.len(), listed[2].as_str()), (4, "f.conflict-base"), "{listed:?}");
         assert_eq!(client.read("f.conflict-base").await.unwrap(), "1\n2\n3\n4\n5\n");
         assert!(matches!(client.write("f.conflict-base", "no").await, Err(Error::Access(_))));
     }
     let listed = conflicts(&parted.a, &format!("/coda/{REALM}")).await;
     assert_eq!(listed[0].base, format!("/coda/{REALM}/f.conflict-base"));
-    assert_eq!(names(&parted.b).await.len(), 2, "nobody else has it");
-    assert_eq!(conflicts(&parted.b, &format!("/coda/{REALM}")).await[0].base, "");
     resolve(&parted.a, "f", How::Ours).await.unwrap();
     assert!(parted.a.venus.core.cache.store(|store| store.bases()).unwrap().is_empty());
     assert!(matches!(parted.a.read("f.conflict-base").await, Err(Error::NotFound(_))));
     settled(&parted, "ours\n").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_both_versions_were_made_from_shows_at_every_client_while_members_keep_it() {
+    let parted = both_wrote("f").await;
+    let third = parted.world.client("third");
+    for client in [&parted.a, &parted.b, &third] {
+        assert_eq!(names(client).await.len(), 2);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(client.ls("").await.unwrap().contains(&"f.conflict-base".into()));
+        assert_eq!(client.read("f.conflict-base").await.unwrap(), "start");
+    }
+    let listed = conflicts(&third, &format!("/coda/{REALM}")).await;
+    assert_eq!(listed[0].base, format!("/coda/{REALM}/f.conflict-base"));
+    resolve(&parted.a, "f", How::Ours).await.unwrap();
+    settled(&parted, "from the laptop").await;
+    assert!(matches!(third.read("f.conflict-base").await, Err(Error::NotFound(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_comes_by_merges_texts_whose_common_version_members_keep() {
+    let parted = Parted::new();
+    parted.a.write("f", "1\n2\n3\n4\n5\n").await.unwrap();
+    parted.b.read("f").await.unwrap();
+    parted.part();
+    // What is kept of one side in between is not what both had.
+    parted.a.write("f", "A\n2\n3\n4\n").await.unwrap();
+    parted.a.write("f", "A\n2\n3\n4\n5\n").await.unwrap();
+    parted.b.write("f", "1\n2\n3\n4\nB\n").await.unwrap();
+    parted.meet().await;
+    let third = parted.world.client("third");
+    resolve(&third, "f", How::Text).await.unwrap();
+    settled(&parted, "A\n2\n3\n4\nB\n").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -291,27 +324,29 @@ async fn a_file_that_is_written_in_place_leaves_behind_what_it_was_too() {
     assert_eq!(parted.a.read("f.conflict-base").await.unwrap(), "1\n2\n");
     let root = parted.a.stat("").await.unwrap().id;
     parted.a.venus.unlink(ME, root, b"f.conflict-base").await.unwrap();
-    assert_eq!(names(&parted.a).await.len(), 2);
+    assert_eq!(parted.a.ls("").await.unwrap().len(), 3, "home and two versions");
 }
 
 #[tokio::test(start_paused = true)]
 async fn texts_changed_in_different_places_are_merged_when_somebody_asks_and_that_can_be_undone() {
     let parted = changed_apart("A\n2\n3\n4\n5\n", "1\n2\n3\n4\nB\n").await;
     let before = names(&parted.a).await;
-    let refused = resolve(&parted.b, "f", How::Text).await.unwrap_err();
-    assert!(refused.why.contains("what both began from is not here"), "{refused:?}");
     resolve(&parted.a, "f", How::Text).await.unwrap();
     assert_eq!(parted.b.read("f").await.unwrap(), "A\n2\n3\n4\nB\n");
     let Reply::Undoable(undos) = parted.a.venus.answer(ME, Request::Undo { id: None }).await.unwrap() else {
         panic!()
     };
     parted.a.venus.answer(ME, Request::Undo { id: Some(undos[0].id) }).await.unwrap();
-    assert_eq!(names(&parted.a).await.len(), before.len(), "the merged one, and both that it was made of");
+    assert_eq!(
+        names(&parted.a).await.len(),
+        before.len() + 1,
+        "the merged one, and both that it was made of"
+    );
 
     let parted = changed_apart("A\n", "B\n").await;
     let refused = resolve(&parted.a, "f", How::Text).await.unwrap_err();
     assert!(refused.why.contains("both changed the same lines"), "{refused:?}");
-    assert_eq!(names(&parted.a).await.len(), 3);
+    assert_eq!(names(&parted.a).await.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

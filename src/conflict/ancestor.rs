@@ -1,0 +1,241 @@
+//! The version that all versions of a file were made from, where a member still keeps it.
+//!
+//! Members keep what files were for a while, and know what the authors had seen whose records came to them. Which
+//! version all of those had seen that compete now is worked out here, from what all members say together: then that
+//! one was not only what some version was made from (see `base`), and everybody can show it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coda_proto::{Dot, Kind, Past, ServerId, Sibling, id::required, wire};
+
+use super::base::LARGEST;
+use crate::{
+    cache,
+    env::Priority,
+    error::Error,
+    ops::{Core, Result, locked, unexpected},
+    replica::AskError,
+    store::Base,
+    venus::face::ObjectId,
+};
+
+/// Bytes asked for at once.
+const PIECE: u64 = 1 << 20;
+
+/// What members say of what a file was.
+#[derive(Debug, Default)]
+struct Told {
+    /// Versions that were replaced, what their authors had seen, and who has their contents.
+    former: BTreeMap<Dot, (Sibling, Past, BTreeSet<ServerId>)>,
+    /// What the authors of present versions had seen.
+    seen: BTreeMap<Dot, Past>,
+}
+
+impl Told {
+    fn take(
+        &mut self,
+        server: ServerId,
+        formers: wire::Formers,
+    ) -> std::result::Result<(), coda_proto::Malformed> {
+        for former in formers.former {
+            let version: Sibling = required(former.version, "former version")?;
+            let seen: Past = required(former.seen, "what its author had seen")?;
+            let known =
+                self.former.entry(version.dot).or_insert_with(|| (version, Past::default(), BTreeSet::new()));
+            known.1.join(&seen);
+            known.2.insert(server);
+        }
+        for seen in formers.seen {
+            let past: Past = required(seen.past, "what an author had seen")?;
+            self.seen.entry(required(seen.dot, "version")?).or_default().join(&past);
+        }
+        Ok(())
+    }
+
+    /// The latest version that the authors of all of these had seen. Nothing where that of one is not known.
+    fn ancestor(&self, versions: &[Dot]) -> Option<Dot> {
+        let saw = |version: &Dot, dot: Dot| self.seen.get(version).is_some_and(|past| past.covers(dot));
+        let common = |dot: &Dot| versions.iter().all(|version| saw(version, *dot));
+        let found: Vec<Dot> = self.former.keys().copied().filter(common).collect();
+        let later = |dot: Dot| found.iter().filter(|other| self.former[*other].1.covers(dot)).count();
+        let rank = |dot: &&Dot| (later(**dot), std::cmp::Reverse(self.former[*dot].0.mtime), **dot);
+        found.iter().min_by_key(rank).copied()
+    }
+}
+
+impl Core {
+    /// Whether what is kept as a file's base is what all of these versions were made from.
+    pub(super) fn is_ancestor_of(&self, file: ObjectId, base: Dot, versions: &[Sibling]) -> bool {
+        let agreed = locked(&self.ancestors);
+        let Some((ancestor, of)) = agreed.get(&file) else { return false };
+        *ancestor == base
+            && versions.len() == of.len()
+            && versions.iter().all(|version| of.contains(&version.dot))
+    }
+
+    /// Looks for what the versions of a file in conflict were made from, and keeps it as its base.
+    pub(crate) async fn seek_ancestor(&self, file: ObjectId) -> Result<()> {
+        let view = self.current(file).await?;
+        let status = &view.row.status;
+        if status.kind != Kind::File || !status.in_conflict() {
+            return Ok(());
+        }
+        let versions: Vec<Dot> = status.siblings.iter().map(|sibling| sibling.dot).collect();
+        let (realm, group) = self.group(file).await?;
+        let body = wire::request::Body::ListFormer(wire::ListFormer { fid: Some(file.fid.into()) });
+        let mut told = Told::default();
+        for (server, answer) in self.peers.ask_most(&realm, &group, body, Priority::Background).await.told {
+            // Who knows nothing of this question keeps nothing.
+            if let Ok(answer) = answer
+                && let Some(wire::response::Body::Formers(formers)) = answer.response.body
+            {
+                told.take(server, formers).map_err(|error| bad(file, &error))?;
+            }
+        }
+        let Some(dot) = told.ancestor(&versions) else { return Ok(()) };
+        let (version, _, servers) = &told.former[&dot];
+        let held = self.cache.store(|store| store.base(file))?;
+        if held.as_ref().is_none_or(|held| held.version.dot != dot) {
+            if version.length > LARGEST || version.length > self.cache.space().free {
+                return Ok(());
+            }
+            let container = self.fetch_former(file, &realm, version, servers).await?;
+            let base = Base { file, time: self.env.now(), container, version: version.clone() };
+            self.cache.store(|store| store.keep_base(&base))?;
+            self.cache.note_open(container, false);
+            held.into_iter().for_each(|held| self.cache.discard(held.container));
+        }
+        locked(&self.ancestors).insert(file, (dot, versions.into_iter().collect()));
+        // It shows beside the name from now on.
+        self.cache.forget_object(ObjectId { realm: file.realm, fid: status.parent }, true);
+        Ok(())
+    }
+
+    /// Fetches a version that some of the members keep, into a container that is open.
+    async fn fetch_former(
+        &self,
+        file: ObjectId,
+        realm: &str,
+        version: &Sibling,
+        servers: &BTreeSet<ServerId>,
+    ) -> Result<u64> {
+        let mut bytes = Vec::new();
+        for server in servers {
+            match self.former_bytes(file, realm, version, *server).await {
+                Ok(whole) => bytes = whole,
+                Err(error) => tracing::debug!(fid = %file.fid, %server, %error, "a former version"),
+            }
+            if bytes.len() as u64 == version.length && blake3::hash(&bytes).as_bytes() == &version.hash {
+                let container = self.cache.container_name()?;
+                // Nothing names it yet.
+                self.cache.note_open(container, true);
+                let written = self.cache.containers.create(container).and_then(|to| to.write_at(0, &bytes));
+                return match written {
+                    Ok(()) => Ok(container),
+                    Err(error) => {
+                        self.cache.note_open(container, false);
+                        self.cache.discard(container);
+                        Err(cache::io(file.fid, error))
+                    }
+                };
+            }
+        }
+        Err(Error::Gone(file.fid))
+    }
+
+    async fn former_bytes(
+        &self,
+        file: ObjectId,
+        realm: &str,
+        version: &Sibling,
+        server: ServerId,
+    ) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < version.length {
+            let offset = bytes.len() as u64;
+            let body = wire::request::Body::Fetch(wire::Fetch {
+                fid: Some(file.fid.into()),
+                dot: Some(version.dot.into()),
+                offset,
+                length: (version.length - offset).min(PIECE) as u32,
+                holes: false,
+            });
+            let asked =
+                self.peers.ask_one(realm, server, body, bytes::Bytes::new(), Priority::Background).await;
+            let answer = asked.map_err(|error: AskError| error.about(&file.fid.to_string()))?;
+            if answer.bulk.is_empty() || bytes.len() as u64 + answer.bulk.len() as u64 > version.length {
+                return unexpected(file);
+            }
+            bytes.extend_from_slice(&answer.bulk);
+        }
+        Ok(bytes)
+    }
+}
+
+fn bad(file: ObjectId, why: &coda_proto::Malformed) -> Error {
+    Error::BadAnswer(file.fid.to_string(), why.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use coda_proto::Author;
+
+    use super::*;
+
+    fn dot(author: u64) -> Dot {
+        Dot::new(Author(author), 1)
+    }
+
+    fn former(author: u64, mtime: i64, seen: &[u64]) -> wire::Former {
+        let version = Sibling { dot: dot(author), length: 1, hash: [0; 32], mtime, host: String::new() };
+        let seen: Past = seen.iter().map(|author| dot(*author)).collect();
+        wire::Former { version: Some((&version).into()), seen: Some((&seen).into()) }
+    }
+
+    fn seen(author: u64, seen: &[u64]) -> wire::SeenBy {
+        let past: Past = seen.iter().map(|author| dot(*author)).collect();
+        wire::SeenBy { dot: Some(dot(author).into()), past: Some((&past).into()) }
+    }
+
+    fn told(formers: Vec<wire::Former>, seen: Vec<wire::SeenBy>) -> Told {
+        let mut told = Told::default();
+        // Each member knows a part.
+        for (number, former) in formers.into_iter().enumerate() {
+            let formers = wire::Formers { former: vec![former], seen: Vec::new() };
+            told.take(ServerId(number as u8 + 1), formers).unwrap();
+        }
+        told.take(ServerId(9), wire::Formers { former: Vec::new(), seen }).unwrap();
+        told
+    }
+
+    #[test]
+    fn it_is_the_latest_version_that_all_authors_had_seen() {
+        // 1 became 2, and 2 became 3; then 8 and 9 were made apart, 9 by somebody who had seen 2 only.
+        let chain = vec![former(1, 1, &[]), former(2, 2, &[1]), former(3, 3, &[1, 2])];
+        let both = vec![seen(8, &[1, 2, 3]), seen(9, &[1, 2])];
+        assert_eq!(told(chain.clone(), both.clone()).ancestor(&[dot(8), dot(9)]), Some(dot(2)));
+        // An older one that is left is an ancestor, too.
+        assert_eq!(
+            told(vec![chain[0].clone(), chain[2].clone()], both).ancestor(&[dot(8), dot(9)]),
+            Some(dot(1))
+        );
+    }
+
+    #[test]
+    fn what_one_of_them_had_not_seen_or_of_whom_nobody_knows_what_he_had_is_none() {
+        let formers = vec![former(1, 1, &[])];
+        let apart = told(formers.clone(), vec![seen(8, &[1]), seen(9, &[5])]);
+        assert_eq!(apart.ancestor(&[dot(8), dot(9)]), None);
+        let unknown = told(formers.clone(), vec![seen(8, &[1])]);
+        assert_eq!(unknown.ancestor(&[dot(8), dot(9)]), None);
+        let third = told(formers, vec![seen(7, &[]), seen(8, &[1]), seen(9, &[1])]);
+        assert_eq!(third.ancestor(&[dot(7), dot(8), dot(9)]), None);
+        assert_eq!(third.ancestor(&[dot(8), dot(9)]), Some(dot(1)));
+    }
+
+    #[test]
+    fn of_two_that_were_made_apart_themselves_the_later_is_taken() {
+        let two = told(vec![former(1, 5, &[]), former(2, 9, &[])], vec![seen(8, &[1, 2]), seen(9, &[1, 2])]);
+        assert_eq!(two.ancestor(&[dot(8), dot(9)]), Some(dot(2)));
+    }
+}
