@@ -124,7 +124,8 @@ mod tests {
             op,
             host: String::new(),
         };
-        let row = LogRow { id: 1, realm: 1, uid: None, exclusive: false, record, container: None, sent: false };
+        let row =
+            LogRow { id: 1, realm: 1, uid: None, exclusive: false, record, container: None, sent: false };
         store.apply(&Change::of(Edit::Log(row)), 0).unwrap();
         drop(store);
         let refused = forget_cache(&config, false).unwrap_err().to_string();

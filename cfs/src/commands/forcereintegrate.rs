@@ -1,8 +1,11 @@
 //! `cfs forcereintegrate` and `cfs writereconnect`: sends what waits to be sent, now, and waits for it.
 
+use std::cell::Cell;
+
 use coda_proto::control::{Reply, Request, Sent};
 
 use super::Command;
+use crate::exit::Exit;
 
 pub const COMMAND: Command = Command {
     name: "forcereintegrate",
@@ -15,14 +18,21 @@ pub const COMMAND: Command = Command {
             let answer = talk.ask(Request::Reintegrate { paths: vec![] });
             talk.answer(None, answer, |_| String::new());
         }
+        let left = Cell::new(0);
         talk.each(
             &dirs,
             |path| Request::Reintegrate { paths: vec![path] },
             |reply| match reply {
-                Reply::Sent(volumes) => volumes.iter().map(text).collect(),
+                Reply::Sent(volumes) => {
+                    left.set(left.get() + volumes.iter().map(|sent| sent.remaining).sum::<u64>());
+                    volumes.iter().map(text).collect()
+                }
                 _ => String::new(),
             },
         );
+        if left.get() > 0 {
+            talk.ends_as(Exit::Pending);
+        }
         Ok(())
     },
 };
@@ -63,10 +73,12 @@ mod tests {
         let mut fake = Fake::world();
         fake.kill("srv1.example.org");
         fake.kill("srv2.example.org");
+        let shown = run(&mut fake, "fr src", "");
         assert_eq!(
-            run(&mut fake, "fr src", "").out,
+            shown.out,
             "3 CML entries remaining for volume p.src\nReintegration failed: no server can be reached\n"
         );
+        assert_eq!(shown.code, 5);
         assert_eq!(run(&mut fake, "reconnect", "").code, 0);
         assert_eq!(run(&mut fake, "fr src", "").out, "Modifications to p.src reintegrated to server\n");
     }

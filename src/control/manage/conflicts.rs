@@ -25,8 +25,16 @@ impl Venus {
     /// What waits for a decision, in order of paths.
     pub(super) async fn conflicts(&self, who: Caller, paths: &[String]) -> Result<Vec<Conflict>, Failure> {
         let mut found = BTreeMap::new();
+        let mut unasked = None;
         for (root, below) in self.volumes_of(who, paths).await? {
-            let places = self.contested(root).await.map_err(|error| failure("conflicts", &error))?;
+            let places = match self.core.contested(root).await {
+                Err(error @ (Error::Disconnected(_) | Error::Unsupported(_))) => {
+                    unasked = Some(error);
+                    self.cached_conflicts(root)
+                }
+                places => places,
+            };
+            let places = places.map_err(|error| failure("conflicts", &error))?;
             let at = self.path_of(root).unwrap_or_else(|| self.volume_name(root));
             for place in places {
                 let conflict = self.conflict(root.realm, &at, &place).map_err(|e| failure(&at, &e))?;
@@ -38,7 +46,11 @@ impl Venus {
                 }
             }
         }
-        Ok(found.into_values().collect())
+        match unasked {
+            // What is cached is told. That nothing is does not mean that there is nothing.
+            Some(error) if found.is_empty() => Err(failure("conflicts", &error)),
+            _ => Ok(found.into_values().collect()),
+        }
     }
 
     /// The roots of the volumes of these paths, each with the paths; of all volumes in use where none is
@@ -69,14 +81,7 @@ impl Venus {
         Ok(volumes)
     }
 
-    /// Contested places of a volume as a server knows them; where none is reached, as they are cached.
-    async fn contested(&self, root: ObjectId) -> Result<Vec<Place>, Error> {
-        match self.core.contested(root).await {
-            Err(Error::Disconnected(_) | Error::Unsupported(_)) => self.cached_conflicts(root),
-            places => places,
-        }
-    }
-
+    /// Contested places of a volume as they are cached.
     fn cached_conflicts(&self, root: ObjectId) -> Result<Vec<Place>, Error> {
         let rows = self.core.cache.store(|store| store.of_volume(root.realm, root.fid.volume))?;
         let above = self.path_of(root).unwrap_or_else(|| self.volume_name(root));

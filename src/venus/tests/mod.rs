@@ -17,5 +17,6 @@ mod salvage;
 mod seals;
 mod slept;
 mod stalls;
+mod tools;
 mod users;
 mod world;
