@@ -6,7 +6,8 @@
 //!  SPOOL              what could not be sent, under names for people
 //! ```
 //!
-//! Every file is opened relative to a directory that is held open, and never through a symbolic link.
+//! Every file is opened relative to DIR, which is held open and is ours alone. Nothing is opened through a symbolic
+//! link.
 
 use std::{
     ffi::CString,
@@ -31,8 +32,7 @@ const SHARDS: u64 = 256;
 
 /// A directory of containers.
 pub struct DiskContainers {
-    shards: Vec<OwnedFd>,
-    free_dir: OwnedFd,
+    held: OwnedFd,
     free: Mutex<Vec<u64>>,
     next_free: AtomicU64,
     dir: PathBuf,
@@ -49,19 +49,18 @@ impl DiskContainers {
         for private in [dir, spool] {
             fs::set_permissions(private, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         }
-        let shards = (0..SHARDS)
-            .map(|shard| open_dir(&dir.join(format!("{shard:02x}"))))
-            .collect::<io::Result<_>>()?;
+        for shard in 0..SHARDS {
+            open_dir(&dir.join(format!("{shard:02x}")))?;
+        }
         let free_path = dir.join("free");
-        let free_dir = open_dir(&free_path)?;
+        open_dir(&free_path)?;
         let mut free = Vec::new();
         for entry in fs::read_dir(&free_path)? {
             free.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
         }
         let next_free = AtomicU64::new(free.iter().max().map_or(0, |last| last + 1));
         Ok(DiskContainers {
-            shards,
-            free_dir,
+            held: open_dir(dir)?,
             free: Mutex::new(free),
             next_free,
             dir: dir.to_owned(),
@@ -69,16 +68,12 @@ impl DiskContainers {
         })
     }
 
-    fn shard(&self, name: u64) -> &OwnedFd {
-        &self.shards[(name % SHARDS) as usize]
-    }
-
     fn open_at(&self, name: u64, flags: i32) -> io::Result<File> {
-        let path = number(name);
+        let path = place(name);
         // SAFETY: a valid directory descriptor and a NUL-terminated name.
         let fd = unsafe {
             libc::openat(
-                self.shard(name).as_raw_fd(),
+                self.held.as_raw_fd(),
                 path.as_ptr(),
                 flags | libc::O_RDWR | libc::O_NOFOLLOW | libc::O_CLOEXEC,
                 0o600,
@@ -91,7 +86,7 @@ impl DiskContainers {
     /// Gives a container an emptied file; answers whether there was one.
     fn recycle(&self, name: u64) -> bool {
         let free = self.free.lock().expect("no holder panics").pop();
-        free.is_some_and(|free| rename(&self.free_dir, free, self.shard(name), name).is_ok())
+        free.is_some_and(|free| rename(&self.held, &kept(free), &place(name)).is_ok())
     }
 }
 
@@ -112,19 +107,24 @@ pub fn names(dir: &Path) -> io::Result<Vec<u64>> {
     Ok(names)
 }
 
-fn number(name: u64) -> CString {
-    CString::new(name.to_string()).expect("digits hold no NUL")
+/// Where a container is, below DIR.
+fn place(name: u64) -> CString {
+    CString::new(format!("{:02x}/{name}", name % SHARDS)).expect("digits hold no NUL")
+}
+
+/// Where an emptied file is, below DIR.
+fn kept(number: u64) -> CString {
+    CString::new(format!("free/{number}")).expect("digits hold no NUL")
 }
 
 fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-fn rename(from_dir: &OwnedFd, from: u64, to_dir: &OwnedFd, to: u64) -> io::Result<()> {
-    let (from, to) = (number(from), number(to));
-    // SAFETY: valid directory descriptors and NUL-terminated names.
-    check(unsafe { libc::renameat(from_dir.as_raw_fd(), from.as_ptr(), to_dir.as_raw_fd(), to.as_ptr()) })
-        .map(drop)
+fn rename(dir: &OwnedFd, from: &CString, to: &CString) -> io::Result<()> {
+    let fd = dir.as_raw_fd();
+    // SAFETY: a valid directory descriptor and NUL-terminated names.
+    check(unsafe { libc::renameat(fd, from.as_ptr(), fd, to.as_ptr()) }).map(drop)
 }
 
 fn open_dir(path: &Path) -> io::Result<OwnedFd> {
@@ -180,19 +180,19 @@ impl Containers for DiskContainers {
     fn remove(&self, name: u64) -> io::Result<()> {
         let mut free = self.free.lock().expect("no holder panics");
         let done = if free.len() < FREE_LIMIT {
-            let kept = self.next_free.fetch_add(1, Ordering::Relaxed);
+            let number = self.next_free.fetch_add(1, Ordering::Relaxed);
             let emptied = self.open_at(name, 0).and_then(|file| {
                 // A file that somebody still has open keeps its bytes for them.
                 let in_use = file.metadata()?.nlink() != 1;
                 if in_use { Err(io::Error::other("linked")) } else { file.set_len(0) }
             });
             emptied
-                .and_then(|()| rename(self.shard(name), name, &self.free_dir, kept))
-                .inspect(|()| free.push(kept))
+                .and_then(|()| rename(&self.held, &place(name), &kept(number)))
+                .inspect(|()| free.push(number))
         } else {
-            let path = number(name);
+            let path = place(name);
             // SAFETY: a valid directory descriptor and a NUL-terminated name.
-            check(unsafe { libc::unlinkat(self.shard(name).as_raw_fd(), path.as_ptr(), 0) }).map(drop)
+            check(unsafe { libc::unlinkat(self.held.as_raw_fd(), path.as_ptr(), 0) }).map(drop)
         };
         match done {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -221,7 +221,7 @@ impl Containers for DiskContainers {
     fn free(&self) -> io::Result<u64> {
         let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
         // SAFETY: a valid descriptor, and a buffer of the right size that is read only after success.
-        check(unsafe { libc::fstatvfs(self.free_dir.as_raw_fd(), stat.as_mut_ptr()) })?;
+        check(unsafe { libc::fstatvfs(self.held.as_raw_fd(), stat.as_mut_ptr()) })?;
         // SAFETY: fstatvfs filled it.
         let stat = unsafe { stat.assume_init() };
         Ok(stat.f_bavail * stat.f_frsize)

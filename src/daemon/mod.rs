@@ -43,6 +43,10 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    // Each file that somebody has open is open here, too.
+    if let Err(error) = coda_server::shell::files::raise() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(work);
     // What still waits for a server is not worth waiting for.

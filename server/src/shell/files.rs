@@ -23,8 +23,8 @@ pub fn make_room(dir: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Raises the soft limit to the hard one. Answers it.
-fn raise() -> io::Result<u64> {
+/// Raises the soft limit of open files to the hard one. Answers it.
+pub fn raise() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls get a valid structure and keep nothing of it.
     unsafe {
