@@ -208,8 +208,10 @@ fn send_large(quick: bool) -> anyhow::Result<Vec<Number>> {
     Ok(vec![Number::seconds(format!("until both replicas hold {megabytes} MB"), seconds, 2.0)])
 }
 
-/// Bytes of a second: one megabit.
-const SLOW: u32 = 125_000;
+/// One megabit a second, in packets of an Ethernet.
+fn slow() -> Faults {
+    Faults { rate: Some(125_000), largest: Some(1472), ..Faults::default() }
+}
 /// So many packets later the line is busy with what is sent.
 const MUCH: u64 = 80;
 
@@ -227,7 +229,7 @@ fn foreground(quick: bool) -> anyhow::Result<Vec<Number>> {
             there.push(laptop.find(dir, "file").await?);
         }
         let (first, second) = there.split_at(fetches);
-        realm.lines.iter().for_each(|line| line.set(Faults { rate: Some(SLOW), ..Faults::default() }));
+        realm.lines.iter().for_each(|line| line.set(slow()));
         let fetch = async |id| -> anyhow::Result<f64> {
             let begun = Instant::now();
             ensure!(laptop.read(id).await? == KIB4, "a file is not whole");

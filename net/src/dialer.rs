@@ -194,6 +194,7 @@ async fn attempt(
     life: &Life,
 ) -> Result<(wire::Response, Bytes), Failure> {
     let _used = link.used(false);
+    let _carrying = link.traffic.carries(priority == Priority::Background, bulk.len());
     // With all streams taken, a sign of life is one on any of them.
     let (mut send, mut receive) = tokio::select! {
         biased;

@@ -30,6 +30,7 @@ pub mod session;
 pub mod tls;
 mod transport;
 pub mod trust;
+mod yielding;
 
 use coda_proto::ServerId;
 pub use coda_proto::service::{CallError, Priority};

@@ -108,7 +108,7 @@ impl Listener {
     ) -> Result<Listener, ListenError> {
         let failed = |error| ListenError::Socket(address, error);
         let mut config = ServerConfig::with_crypto(Arc::new(tls::server(credentials)?));
-        config.transport_config(transport::tuning(false));
+        config.transport_config(transport::answering());
         config.migration(matches!(limits.hears, Hears::Everybody));
         let endpoint = Endpoint::new(
             transport::server_end(&credentials.key()),

@@ -24,6 +24,7 @@ use crate::{
     dial::{self, Plan},
     life::Life,
     tls, transport,
+    yielding::Traffic,
 };
 
 /// With a call waiting and no sign of life for so long, we ask whether the port is closed.
@@ -58,6 +59,8 @@ type Outcome = Result<Arc<Link>, CallError>;
 /// A connection and what is going on with it.
 pub(crate) struct Link {
     pub connection: Connection,
+    /// Calls that carry much.
+    pub traffic: Arc<Traffic>,
     /// Any frame of any call.
     pub life: Life,
     /// Since when nobody believes that it leads anywhere: until the next sign of life.
@@ -165,7 +168,8 @@ impl Pool {
         let crypto = tls::client(&target.realm, &self.trust, self.credentials.as_ref(), reason.clone())
             .map_err(|error| CallError::Untrusted(error.to_string()))?;
         let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(transport::tuning(true));
+        let traffic = Arc::<Traffic>::default();
+        config.transport_config(transport::calling(traffic.clone()));
         let name = match ServerName::try_from(target.realm.as_str()) {
             Ok(_) => target.realm.clone(),
             Err(_) => "coda.invalid".to_owned(),
@@ -181,7 +185,7 @@ impl Pool {
             outcome => outcome?,
         };
         match self.identify(target, &connection) {
-            Ok(()) => Ok(Link::watched(connection)),
+            Ok(()) => Ok(Link::watched(connection, traffic)),
             Err(why) => {
                 connection.close(DONE, b"not who we want");
                 Err(CallError::Untrusted(why))
@@ -224,9 +228,10 @@ fn new_endpoint() -> io::Result<Endpoint> {
 }
 
 impl Link {
-    fn watched(connection: Connection) -> Arc<Link> {
+    fn watched(connection: Connection, traffic: Arc<Traffic>) -> Arc<Link> {
         let link = Arc::new(Link {
             connection,
+            traffic,
             life: Life::new(),
             doubted: Mutex::new(None),
             calls: AtomicUsize::new(0),

@@ -30,6 +30,8 @@ pub struct Faults {
     /// Bytes of a second that the line carries in each direction; what comes faster waits in line, and what
     /// would wait for longer than a second is lost, as at a router.
     pub rate: Option<u32>,
+    /// Larger packets are lost. An Ethernet carries 1472 bytes.
+    pub largest: Option<u16>,
 }
 
 impl Faults {
@@ -176,7 +178,8 @@ impl State {
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let dark = [self.faults.deaf, self.faults.mute][direction];
         let drawn = ((self.seed >> 33) % 100) < u64::from(self.faults.loss);
-        let queued = self.queue(direction, length);
+        let large = self.faults.largest.is_some_and(|largest| length > largest.into());
+        let queued = if large { None } else { self.queue(direction, length) };
         let lost = dark || drawn || queued.is_none();
         *(if lost { &mut self.lost } else { &mut self.passed }) += 1;
         queued.filter(|_| !lost).map(|queued| queued + self.faults.delay)

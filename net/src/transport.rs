@@ -13,6 +13,8 @@ use ring::{digest, hmac};
 use rustls::pki_types::PrivateKeyDer;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::yielding::{Traffic, Yielding};
+
 /// Calls of one connection at a time.
 pub(crate) const STREAMS: u32 = 1024;
 /// A connection on which nothing arrives for so long is lost. Longer than the silence that makes a
@@ -35,8 +37,19 @@ const _: () = assert!(LARGEST_DATAGRAM as usize * 10 <= 65507);
 /// What the kernel is asked to hold for us in each direction.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
-/// The same for both sides, but for who keeps the connection alive.
-pub(crate) fn tuning(keep_alive: bool) -> Arc<TransportConfig> {
+/// A server's: it answers.
+pub(crate) fn answering() -> Arc<TransportConfig> {
+    Arc::new(tuning(false))
+}
+
+/// A client's: it keeps the connection alive, and yields as `traffic` says.
+pub(crate) fn calling(traffic: Arc<Traffic>) -> Arc<TransportConfig> {
+    let mut config = tuning(true);
+    config.congestion_controller_factory(Arc::new(Yielding(traffic)));
+    Arc::new(config)
+}
+
+fn tuning(keep_alive: bool) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(LARGEST_DATAGRAM);
     let mut config = TransportConfig::default();
@@ -52,7 +65,7 @@ pub(crate) fn tuning(keep_alive: bool) -> Arc<TransportConfig> {
         .initial_rtt(Duration::from_millis(100))
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(Some(mtu));
-    Arc::new(config)
+    config
 }
 
 /// A client's end: connections draw their numbers at random.
