@@ -1,8 +1,6 @@
 //! Contents of Stores that are too long for their records: brought to the servers ahead of them, and kept
 //! apart from the file while that is written again.
 
-use std::collections::HashSet;
-
 use coda_proto::{Contents, Dot, Fid, Op};
 use futures::{StreamExt, stream};
 
@@ -65,14 +63,17 @@ impl Core {
 
     /// The directory of an object, or the next one above it that the servers know already.
     fn known_directory(&self, outbox: &Outbox, fid: Fid) -> Fid {
-        let made: HashSet<Fid> =
-            locked(&outbox.state).queue.values().filter_map(|pending| pending.entry.creates).collect();
+        // Whatever makes an object touches it first.
+        let made = |fid: &Fid| {
+            let state = locked(&outbox.state);
+            state.first_about(*fid).is_some_and(|pending| pending.entry.creates == Some(*fid))
+        };
         let above = |fid| {
             let view = self.cache.view(outbox.object(fid)).ok().flatten()?;
             Some(view.row.status.parent)
         };
         let mut directory = above(fid);
-        while let Some(fid) = directory.filter(|fid| made.contains(fid)) {
+        while let Some(fid) = directory.filter(made) {
             directory = above(fid);
         }
         directory.unwrap_or_else(|| Fid::root(outbox.volume))

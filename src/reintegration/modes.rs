@@ -1,11 +1,14 @@
 //! How volumes are to be treated: set by people, kept, and found out from the line.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use coda_proto::VolumeId;
 use tokio::time::Instant;
 
-use super::{Outbox, Pending, State, users::Lane};
+use super::{
+    Outbox, Pending, State,
+    users::{Lane, User},
+};
 use crate::{
     cml::{Entry, FEW, Mode},
     ops::{Core, Result, locked},
@@ -88,24 +91,32 @@ impl Core {
         approved as u64
     }
 
-    /// Looks whether what is in a user's log would remove too much.
-    pub(super) fn guard(&self, outbox: &Arc<Outbox>, state: &mut State, uid: u32) {
-        let Some(user) = state.users.get(&uid) else { return };
-        let (approved, before) = (user.approved, user.guarded);
-        let removal = |p: &&Pending| p.entry.removes() && p.entry.log > approved;
-        let removes = state.of_lane(Lane::Of(uid)).filter(removal).count() as u64;
+    /// Looks whether what is in the logs would remove too much: in the one of a lane, and in those of others, of
+    /// which something may go along, where they have grown.
+    pub(super) fn guard(&self, outbox: &Outbox, state: &mut State, lane: Lane) {
+        for (uid, user) in &mut state.users {
+            let last = user.logs.last().copied();
+            let grew = std::mem::replace(&mut user.weighed, last) != last;
+            if lane == Lane::Of(*uid) || (lane != Lane::Asks && grew) {
+                self.weigh(outbox, user);
+            }
+        }
+    }
+
+    fn weigh(&self, outbox: &Outbox, user: &mut User) {
+        let removes = user.removals.range(user.approved + 1..).count() as u64;
         let objects = match removes > FEW {
             true => self.cache.store(|store| store.count(outbox.realm, outbox.volume)).unwrap_or(0),
             false => 0,
         };
         let guarded = self.settings.guard.objects_to(removes, objects);
-        state.user(uid).guarded = guarded;
-        if guarded && !before {
+        if guarded && !std::mem::replace(&mut user.guarded, guarded) {
             self.say(
                 "reintegration",
                 format!("{removes} names would be removed: look at `cfs pending`, then `cfs approve`"),
             );
         }
+        user.guarded = guarded;
     }
 
     /// A transfer to the servers of an object's volume ended. Where the line became another, people are told.

@@ -1,6 +1,9 @@
 //! A new record makes others of the log needless: what is decided in `cml`, done in one transaction with it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use coda_proto::{Dot, Fid, Record};
 
@@ -140,9 +143,9 @@ impl Saved {
         Saved { folded: Folded { new: Some(record.clone()), ..Folded::default() }, containers: Vec::new() }
     }
 
-    /// The others stay as they are.
-    pub fn is_empty(&self) -> bool {
-        self.folded.gone.is_empty() && self.folded.changed.is_empty()
+    /// Objects that something touched which is not to be.
+    pub fn touched(&self) -> BTreeSet<Fid> {
+        self.folded.forgotten.iter().map(|forgotten| forgotten.fid).collect()
     }
 
     /// What is left of the new record.

@@ -1,9 +1,9 @@
 //! What waits is sent, chunk by chunk, until nothing is left or nothing gets on.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use coda_proto::{APPLY_BYTES, APPLY_RECORDS, Code, INLINE_LIMIT, Record, Refusal, ServerId, wire};
+use coda_proto::{APPLY_BYTES, APPLY_RECORDS, Code, Fid, INLINE_LIMIT, Record, Refusal, ServerId, wire};
 use tokio::time::Instant;
 
 use super::{
@@ -74,9 +74,25 @@ impl Core {
         state.busy().into_iter().for_each(|lane| self.run(outbox, state, lane));
     }
 
+    /// Something that touched these objects is over, or has to wait: whoever has something that was built on it, or
+    /// made it, looks at it.
+    pub(super) fn wake(
+        &self,
+        outbox: &Arc<Outbox>,
+        state: &mut State,
+        touched: impl IntoIterator<Item = Fid>,
+    ) {
+        let next = touched.into_iter().filter_map(|fid| state.first_about(fid));
+        let logged = next.filter(|pending| pending.logged);
+        let lanes: BTreeSet<Lane> = logged.map(|pending| Lane::Of(pending.entry.uid)).collect();
+        lanes.into_iter().for_each(|lane| self.run(outbox, state, lane));
+    }
+
     async fn pump(&self, outbox: &Arc<Outbox>, lane: Lane) {
         while let Some(batch) = self.next_batch(outbox, lane) {
             let (batch, end) = self.send(outbox, batch).await;
+            let touched: BTreeSet<Fid> =
+                batch.iter().flat_map(|sending| sending.record.op.touches()).collect();
             match end {
                 End::Done { answers, missed, everywhere, mark } => {
                     locked(&outbox.state).lane(lane).delays = 0;
@@ -93,8 +109,7 @@ impl Core {
             }
             let mut state = locked(&outbox.state);
             state.lane(lane).flying.clear();
-            // What others have may have been built on it.
-            self.run_all(outbox, &mut state);
+            self.wake(outbox, &mut state, touched);
             outbox.ended.notify_waiters();
         }
     }
@@ -103,10 +118,7 @@ impl Core {
     fn next_batch(&self, outbox: &Arc<Outbox>, lane: Lane) -> Option<Vec<Sending>> {
         let mut state = locked(&outbox.state);
         let now = Instant::now();
-        // Also of what goes along.
-        for uid in state.users.keys().copied().collect::<Vec<u32>>() {
-            self.guard(outbox, &mut state, uid);
-        }
+        self.guard(outbox, &mut state, lane);
         let limits = Limits {
             records: state.lane(lane).limit.take().unwrap_or(LIMITS.records),
             contents: state.mode.chunk_bytes(state.link.bandwidth()).unwrap_or(LIMITS.contents),
@@ -389,6 +401,8 @@ impl Core {
         for lane in state.busy().into_iter().filter(|lane| *lane != Lane::Asks) {
             state.lane(lane).away_until = Some(until);
         }
+        // What asked is looked at again when that is over.
+        self.run_all(outbox, &mut state);
     }
 
     /// The members cannot take what is on a lane now.

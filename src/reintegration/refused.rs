@@ -37,7 +37,11 @@ impl Core {
                 self.hold(outbox, sending, why, refusal);
             }
             Remedy::GiveUp => self.give_up_record(outbox, sending, &refusal),
-            Remedy::Reissue => self.reissue(outbox, lane, sending, refusal),
+            Remedy::Reissue => {
+                self.reissue(outbox, lane, sending, refusal);
+                // Also what others built on it has changed.
+                self.run_all(outbox, &mut locked(&outbox.state));
+            }
         }
     }
 

@@ -203,7 +203,7 @@ impl Core {
                     self.discard_replaced(&undo);
                     if reachable {
                         // Somebody else's may have been built on what is gone.
-                        self.run_all(outbox, &mut state);
+                        self.wake(outbox, &mut state, saved.touched());
                     }
                     return Ok(Answer::Now(dot));
                 };
@@ -262,11 +262,9 @@ impl Core {
         };
         state.insert(pending);
         if reachable {
-            match saved.is_some_and(|saved| !saved.is_empty()) {
-                true => self.run_all(outbox, &mut state),
-                false if logged.is_some() => self.run(outbox, &mut state, Lane::Of(uid)),
-                false => self.run(outbox, &mut state, Lane::Asks),
-            }
+            let lane = if logged.is_some() { Lane::Of(uid) } else { Lane::Asks };
+            self.run(outbox, &mut state, lane);
+            saved.into_iter().for_each(|saved| self.wake(outbox, &mut state, saved.touched()));
         }
         Ok(answer)
     }

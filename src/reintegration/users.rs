@@ -28,9 +28,20 @@ pub(super) struct User {
     /// The log would remove much, and removals behind this place have not been approved.
     pub guarded: bool,
     pub approved: u64,
+    /// Records of the log that take something away.
+    pub removals: BTreeSet<u64>,
+    /// The last record when that was looked at.
+    pub weighed: Option<u64>,
 }
 
 impl User {
+    fn log(&mut self, entry: &Entry) {
+        self.logs.insert(entry.log);
+        if entry.removes() {
+            self.removals.insert(entry.log);
+        }
+    }
+
     /// Nothing of theirs is under way.
     pub fn is_idle(&self) -> bool {
         self.logs.is_empty() && self.asking == 0
@@ -69,7 +80,7 @@ impl State {
         let user = self.users.entry(uid).or_default();
         user.contents += pending.entry.contents;
         match pending.logged {
-            true => drop(user.logs.insert(log)),
+            true => user.log(&pending.entry),
             false => {
                 user.asking += 1;
                 self.asks.insert(log);
@@ -88,7 +99,10 @@ impl State {
         let user = self.users.entry(pending.entry.uid).or_default();
         user.contents -= pending.entry.contents;
         match pending.logged {
-            true => drop(user.logs.remove(&log)),
+            true => {
+                user.logs.remove(&log);
+                user.removals.remove(&log);
+            }
             false => {
                 user.asking -= 1;
                 self.asks.remove(&log);
@@ -112,7 +126,7 @@ impl State {
         if !std::mem::replace(&mut pending.logged, true) {
             let user = self.users.entry(pending.entry.uid).or_default();
             user.asking -= 1;
-            user.logs.insert(log);
+            user.log(&pending.entry);
             self.asks.remove(&log);
         }
         Some(pending)
@@ -158,6 +172,12 @@ impl State {
             user.writer = Writer::default();
             user.succeeded = false;
         }
+    }
+
+    /// The first record that touches an object.
+    pub fn first_about(&self, fid: Fid) -> Option<&Pending> {
+        let first = self.by_object.get(&fid)?.first()?;
+        self.queue.get(first)
     }
 
     /// The last record that touches an object.
