@@ -38,7 +38,7 @@ pub use guard::{FEW, Guard};
 pub use link::{Link, Weak};
 pub use mode::{Mode, VolumeMode, volume_mode};
 pub use pace::{Pace, piece};
-pub use reissue::Reissue;
+pub use reissue::{Reissue, any_may_be_held};
 pub use relay::{To, to};
 pub use remedy::{Remedy, Why, pause, remedy};
 pub use way::{Facts, Manner, Way, way};

@@ -4,9 +4,30 @@
 //! The numbers stay, so that the order does. Where a past names one of these records as the author's last update
 //! of an object, it names the new author for it, and the old one for what members took of it before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use coda_proto::{Author, Dot, Fid, Past, Record};
+
+use super::Entry;
+
+/// Whether some member may hold one of an author's records. `entries`: all of the log, oldest first, and whether
+/// somebody may hold each, as far as is known of it alone.
+///
+/// What was built on a record that no member holds is held by none either: it touches an object of which every member
+/// lacks what it names. It waits behind that record and is never asked about by itself.
+pub fn any_may_be_held<'a>(author: Author, entries: impl Iterator<Item = (&'a Entry, bool)>) -> bool {
+    let mut lacking: HashSet<Fid> = HashSet::new();
+    for (entry, maybe) in entries {
+        if maybe && !entry.touches.iter().any(|fid| lacking.contains(fid)) {
+            if entry.dot.author == author {
+                return true;
+            }
+            continue;
+        }
+        lacking.extend(entry.touches.iter());
+    }
+    false
+}
 
 /// What becomes of an author's records.
 #[derive(Clone, Debug)]
@@ -120,5 +141,34 @@ mod tests {
         assert_eq!(reissue.past(fid(4), &past(&[(7, 2)])), None);
         // One that was made by a record that nobody took has no other past.
         assert_eq!(reissue.past(fid(6), &past(&[(7, 3)])), Some(past(&[(8, 3)])));
+    }
+
+    fn entry(author: u64, seq: u64, touches: &[u32]) -> Entry {
+        Entry {
+            log: seq,
+            uid: 0,
+            dot: Dot::new(Author(author), seq),
+            touches: touches.iter().map(|vnode| fid(*vnode)).collect(),
+            creates: None,
+            size: 1,
+            contents: 0,
+            time: 0,
+            verb: "store",
+        }
+    }
+
+    #[test]
+    fn what_was_built_on_what_nobody_holds_is_held_by_nobody() {
+        let log = [entry(7, 1, &[2]), entry(7, 2, &[4, 6]), entry(7, 3, &[2, 8]), entry(7, 4, &[8])];
+        let held = |maybe: [bool; 4]| any_may_be_held(OLD, log.iter().zip(maybe));
+        // The first is known to be nowhere; the last was built on one that was built on it.
+        assert!(!held([false, false, true, true]));
+        assert!(held([false, true, true, true]), "the second was built on nothing of it");
+        assert!(held([true, false, false, false]));
+        // Somebody else's counts for what was built on it, and for nothing else.
+        let other = [entry(9, 1, &[2]), entry(7, 2, &[2])];
+        assert!(!any_may_be_held(OLD, other.iter().zip([false, true])));
+        assert!(any_may_be_held(OLD, other.iter().zip([true, true])));
+        assert!(!any_may_be_held(OLD, other[..1].iter().zip([true])));
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{Hold, Outbox, Pending, State, author::Writer, pump::Sending, users::Lane};
 use crate::{
-    cml::{Entry, Reissue, Why, pause},
+    cml::{Entry, Reissue, Why, any_may_be_held, pause},
     ops::{Core, Result, locked},
     store::{Change, Edit, LogRow, Row},
 };
@@ -95,20 +95,17 @@ impl Core {
     pub(super) fn reissue(&self, outbox: &Outbox, lane: Lane, sending: &Sending, refusal: Refusal) {
         let mut state = locked(&outbox.state);
         let author = sending.record.dot.author;
+        if let Some(pending) = state.queue.get_mut(&sending.log) {
+            pending.maybe = false;
+        }
         // Where another of them may have arrived, that is to be known first: then it keeps its name.
         let elsewhere = |log: u64| {
             let mut lanes = state.lanes.iter().filter(|(other, _)| **other != lane);
             lanes.any(|(_, progress)| progress.flying.contains(&log))
         };
-        let unclear = state.queue.values().any(|other| {
-            (other.maybe || elsewhere(other.entry.log))
-                && other.entry.dot.author == author
-                && other.entry.log != sending.log
-                && !other.entry.touches.iter().any(|fid| sending.record.op.touches().contains(fid))
-        });
-        if let Some(pending) = state.queue.get_mut(&sending.log) {
-            pending.maybe = false;
-        }
+        let doubts = |pending: &Pending| pending.maybe || elsewhere(pending.entry.log);
+        let entries = state.queue.values().map(|pending| (&pending.entry, doubts(pending)));
+        let unclear = any_may_be_held(author, entries);
         let done = match unclear {
             true => Ok(()),
             false => self.issue_again(outbox, &mut state, author, sending.uid),
