@@ -16,8 +16,6 @@ use coda_proto::{
 
 use crate::{resolution::SILENCE, server::Server, store::Due, volume::Volume};
 
-/// Between two rounds.
-const ROUND: Duration = Duration::from_secs(3600);
 /// What a file was is kept for so long: it is for whoever was away meanwhile.
 const FORMER: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Tombstones looked at in one transaction: while it runs nobody else writes.
@@ -26,7 +24,7 @@ const AT_ONCE: u32 = 5000;
 impl Server {
     /// Forgets what is due, if it was not done just now.
     pub(crate) async fn collect(&self, volume: &Arc<Volume>) -> Result<(), Refusal> {
-        if !volume.meetings.is_collection_due(ROUND) {
+        if !volume.meetings.is_collection_due(self.config().limits.round) {
             return Ok(());
         }
         // One does not wait for the other.

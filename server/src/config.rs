@@ -43,6 +43,8 @@ pub struct Limits {
     /// How long after an author was retired its entries may be folded. A client that was away for longer and
     /// removes something that was folded meanwhile sees it come back.
     pub fold_age: Duration,
+    /// Between two rounds in which what is old enough is forgotten, retired and folded.
+    pub round: Duration,
 }
 
 impl Default for Limits {
@@ -54,6 +56,7 @@ impl Default for Limits {
             tombstone_age: Duration::from_secs(400 * 24 * 3600),
             author_age: Duration::from_secs(400 * 24 * 3600),
             fold_age: Duration::from_secs(30 * 24 * 3600),
+            round: Duration::from_secs(3600),
         }
     }
 }

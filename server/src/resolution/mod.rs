@@ -62,8 +62,9 @@ pub(crate) struct Meetings {
     /// Of the few records that this replica makes itself: new versions of directories whose listings a
     /// join changed.
     writer: Mutex<Dot>,
-    /// When to forget again what nobody needs.
-    collect_at: Mutex<Instant>,
+    /// When to forget again what nobody needs; none: it was not done yet.
+    collect_at: Mutex<Option<Instant>>,
+    begun: Instant,
     /// Peers that have met a run of this replica's store which it does not remember, and whether it has been
     /// joined with what the others know since it heard of that.
     doubts: Mutex<BTreeMap<(ServerId, u64), bool>>,
@@ -77,7 +78,8 @@ impl Meetings {
             woken: Notify::new(),
             turns: Mutex::default(),
             writer: Mutex::new(Dot::new(author, 0)),
-            collect_at: Mutex::new(Instant::now() + FIRST_COLLECTION),
+            collect_at: Mutex::default(),
+            begun: Instant::now(),
             doubts: Mutex::default(),
             progress: progress::Progress::default(),
         }
@@ -99,9 +101,9 @@ impl Meetings {
     pub(crate) fn is_collection_due(&self, every: Duration) -> bool {
         let now = Instant::now();
         let mut at = self.collect_at.lock().expect("never held across a panic");
-        let due = *at <= now;
+        let due = at.unwrap_or(self.begun + FIRST_COLLECTION.min(every)) <= now;
         if due {
-            *at = now + every;
+            *at = Some(now + every);
         }
         due
     }
