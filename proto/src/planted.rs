@@ -46,11 +46,29 @@ pub enum Bug {
     GivesUpAtOnce,
     /// Promises outlive the session that they were given in.
     KeepsPromises,
+    /// A member that did not answer is taken to have agreed.
+    SilenceIsConsent,
+    /// What was acknowledged and logged is sent as if it were a question.
+    AsksFromLog,
+    /// A Store takes away all contents, whether its author knew them or not.
+    StoreReplacesAll,
+    /// What a retired author left in the log is given up.
+    GivesUpRetired,
+    /// A member takes records of an author that it has retired.
+    TakesRetired,
+    /// A tombstone is forgotten although another member does not know of it yet.
+    CollectsEarly,
+    /// A server becomes the SCM without what the others know of the log.
+    PromotesWithoutNewest,
+    /// A server becomes the SCM however few others it could ask.
+    PromotesUnasked,
+    /// A server that starts again has promised itself to nobody.
+    ForgetsPromise,
 }
 
 impl Bug {
     /// Each of them.
-    pub const ALL: [Bug; 21] = [
+    pub const ALL: [Bug; 30] = [
         Bug::AppliesWithoutBase,
         Bug::WritesWithoutOwn,
         Bug::RepliesBeforeCommit,
@@ -72,6 +90,15 @@ impl Bug {
         Bug::RestartForgetsPending,
         Bug::GivesUpAtOnce,
         Bug::KeepsPromises,
+        Bug::SilenceIsConsent,
+        Bug::AsksFromLog,
+        Bug::StoreReplacesAll,
+        Bug::GivesUpRetired,
+        Bug::TakesRetired,
+        Bug::CollectsEarly,
+        Bug::PromotesWithoutNewest,
+        Bug::PromotesUnasked,
+        Bug::ForgetsPromise,
     ];
 }
 

@@ -8,10 +8,11 @@ use std::{
 
 use bytes::Bytes;
 use coda_proto::{
-    ServerId,
+    Record, ServerId, VolumeId,
     service::{Identity, Service},
     wire,
 };
+use coda_server::Server;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
@@ -45,6 +46,8 @@ pub struct Up {
     pub process: Arc<Process>,
     /// What it answers.
     pub service: Arc<dyn Service>,
+    /// The same, to be looked into.
+    pub server: Arc<Server>,
 }
 
 #[derive(Clone)]
@@ -178,15 +181,18 @@ impl Fabric {
         bulk: Bytes,
     ) -> impl Future<Output = (wire::Response, Bytes)> + Send + use<> {
         let (service, ledger) = (Arc::clone(&server.service), self.ledger.clone());
+        let holder = Arc::clone(&server.server);
         async move {
             let apply = match &request.body {
                 Some(wire::request::Body::Apply(apply)) => Some(apply.clone()),
                 _ => None,
             };
             apply.iter().for_each(|apply| ledger.asked(apply));
+            let late = apply.as_ref().and_then(|apply| late(&holder, apply));
             let answer = service.call(who, request, bulk).await;
             if matches!(answer.0.body, Some(wire::response::Body::Applied(_))) {
                 apply.iter().for_each(|apply| ledger.applied(apply));
+                late.into_iter().for_each(|what| ledger.complain(what));
             }
             answer
         }
@@ -226,6 +232,27 @@ impl Fabric {
     fn hosts(&self) -> MutexGuard<'_, BTreeMap<String, Host>> {
         self.hosts.lock().expect("no holder panics")
     }
+}
+
+/// What must not be taken: a record of an author that this server has retired, and that it does not hold.
+fn late(server: &Server, apply: &wire::Apply) -> Option<String> {
+    let volume = server.volume(VolumeId(apply.volume)).ok()?;
+    let records = apply.records.iter().filter_map(|record| Record::try_from(record.clone()).ok());
+    let records: Vec<Record> = records.collect();
+    let late = volume.read(|view| {
+        for record in records {
+            let mut held = false;
+            for fid in record.op.touches() {
+                held |= view.past(fid)?.is_some_and(|past| past.covers(record.dot));
+            }
+            if !held && view.retired(record.dot.author)?.is_some() {
+                return Ok(Some(record.dot));
+            }
+        }
+        Ok(None)
+    });
+    let dot = late.ok()??;
+    Some(format!("server {} takes {dot}, whose author it has retired", server.id()))
 }
 
 /// A request in a few words.

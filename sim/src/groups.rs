@@ -90,7 +90,7 @@ async fn administrate(world: &World, scm: &Server, ask: Ask) {
     }
 }
 
-fn life(world: &World, at: usize) -> Option<Arc<Server>> {
+pub(crate) fn life(world: &World, at: usize) -> Option<Arc<Server>> {
     world.servers[at]
         .life
         .as_ref()
@@ -98,12 +98,12 @@ fn life(world: &World, at: usize) -> Option<Arc<Server>> {
         .map(|(_, server)| Arc::clone(server))
 }
 
-fn name(scm: &Server) -> String {
+pub(crate) fn name(scm: &Server) -> String {
     scm.realm().root_volume.clone()
 }
 
 /// How a member of the root volume stands, as a server knows it.
-fn state(server: &Server, member: ServerId) -> Option<i32> {
+pub(crate) fn state(server: &Server, member: ServerId) -> Option<i32> {
     let realm = server.realm();
     let volume = realm.volume_named(&realm.root_volume)?;
     volume.info.members.iter().find(|one| one.server == u32::from(member.0)).map(|one| one.state)

@@ -11,7 +11,7 @@ use std::{
 };
 
 use coda_proto::{
-    Dot, Fid, Op, Past, Record,
+    Author, Dot, Fid, Op, Past, Record,
     merge::{Binding, Head},
     wire,
 };
@@ -27,6 +27,17 @@ struct Inner {
     held: BTreeSet<Dot>,
     /// Names that were given to two mutations.
     twice: BTreeSet<Dot>,
+    /// What else must not be.
+    wrong: Vec<String>,
+}
+
+impl Inner {
+    /// What a record was built on, of its own author's, that was never sent to anybody.
+    fn missing(&self, record: &Record) -> Option<Dot> {
+        let own = |base: &coda_proto::Base| Dot::new(record.dot.author, base.past.seq(record.dot.author));
+        let mut before = record.bases.iter().map(own).filter(|dot| dot.seq > 0);
+        before.find(|dot| !self.records.contains_key(dot))
+    }
 }
 
 /// One object as the ledger has it.
@@ -34,6 +45,8 @@ struct Account<'a> {
     fid: Fid,
     records: Vec<&'a Record>,
     held: Vec<&'a Record>,
+    /// When authors were retired.
+    retired: &'a BTreeMap<Author, u64>,
 }
 
 impl Ledger {
@@ -42,6 +55,10 @@ impl Ledger {
         let records = apply.records.iter().filter_map(|record| Record::try_from(record.clone()).ok());
         let mut inner = self.inner();
         for record in records {
+            if let Some(before) = inner.missing(&record) {
+                let what = format!("{} is sent before {before}, on which it was built", record.dot);
+                inner.wrong.push(what);
+            }
             let is_another = inner.records.get(&record.dot).is_some_and(|known| !is_same(known, &record));
             if is_another {
                 inner.twice.insert(record.dot);
@@ -52,9 +69,29 @@ impl Ledger {
         }
     }
 
+    /// Something must not be.
+    pub fn complain(&self, what: String) {
+        self.inner().wrong.push(what);
+    }
+
+    /// What was not said yet of what must not be.
+    pub fn complaints(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner().wrong)
+    }
+
     /// Names that were given to two mutations.
     pub fn given_twice(&self) -> Vec<Dot> {
         self.inner().twice.iter().copied().collect()
+    }
+
+    /// How many records were issued again by another author.
+    pub fn issued_again(&self) -> usize {
+        let mut authors: BTreeMap<(u64, u64, i64, Vec<Fid>), BTreeSet<Author>> = BTreeMap::new();
+        for record in self.inner().records.values() {
+            let what = (record.dot.seq, record.lamport, record.time, record.op.touches());
+            authors.entry(what).or_default().insert(record.dot.author);
+        }
+        authors.values().filter(|authors| authors.len() > 1).count()
     }
 
     /// A server says that it holds them.
@@ -66,10 +103,11 @@ impl Ledger {
     /// What a server that is to hold everything holds otherwise than it must.
     pub fn judge(&self, server: &Server) -> Result<Vec<String>, String> {
         let inner = self.inner();
+        let retired = retired(server, inner.records.keys().map(|dot| dot.author))?;
         let mut accounts: BTreeMap<Fid, Account<'_>> = BTreeMap::new();
         for record in inner.records.values() {
             for fid in record.op.touches() {
-                let new = || Account { fid, records: Vec::new(), held: Vec::new() };
+                let new = || Account { fid, records: Vec::new(), held: Vec::new(), retired: &retired };
                 let account = accounts.entry(fid).or_insert_with(new);
                 account.records.push(record);
                 if inner.held.contains(&record.dot) {
@@ -93,6 +131,11 @@ impl Ledger {
 }
 
 impl Account<'_> {
+    /// Whether a past includes a mutation, be it folded.
+    fn includes(&self, past: &Past, dot: Dot) -> bool {
+        past.includes_dot(dot, self.retired.get(&dot.author).copied())
+    }
+
     fn judge(&self, head: Option<&Head>, bindings: &[Binding]) -> Vec<String> {
         let Some(head) = head else {
             let removed = self.records.iter().any(|record| removes(record, self.fid));
@@ -103,7 +146,7 @@ impl Account<'_> {
         };
         let mut wrong = Vec::new();
         for record in &self.held {
-            if !head.past.covers(record.dot) {
+            if !self.includes(&head.past, record.dot) {
                 let verb = record.op.verb();
                 wrong.push(format!(
                     "{}: {} ({verb}) was acknowledged, and is not in its past",
@@ -124,7 +167,9 @@ impl Account<'_> {
     fn current(&self, what: &str, shown: &BTreeSet<Dot>, of_kind: impl Fn(&Op) -> bool) -> Vec<String> {
         let replaced_by = |dot: Dot, by: &[&Record]| {
             by.iter()
-                .find(|other| other.dot != dot && of_kind(&other.op) && other.base(self.fid).covers(dot))
+                .find(|other| {
+                    other.dot != dot && of_kind(&other.op) && self.includes(&other.base(self.fid), dot)
+                })
                 .map(|by| by.dot)
         };
         let mut wrong = Vec::new();
@@ -177,17 +222,37 @@ impl Account<'_> {
             seen
         });
         let is_held = |record: &Record| self.held.iter().any(|held| held.dot == record.dot);
-        let unseen = |record: &&&Record| !seen.covers(record.dot);
+        let unseen = |record: &&&Record| !self.includes(&seen, record.dot);
         let has_name = bindings.iter().any(|binding| !binding.is_gone());
         // What some say and nobody confirmed decides nothing.
         let certain = removes.iter().all(|record| is_held(record))
-            && self.records.iter().filter(unseen).all(|record| is_held(record) || !past.covers(record.dot));
+            && self
+                .records
+                .iter()
+                .filter(unseen)
+                .all(|record| is_held(record) || !self.includes(past, record.dot));
         let expected = removes.is_empty() || self.held.iter().any(|record| unseen(&record));
         (certain && has_name != expected).then(|| match expected {
             true => format!("{}: has no name, and nobody who knew its last change removed it", self.fid),
             false => format!("{}: has a name, and all who removed it knew its last change", self.fid),
         })
     }
+}
+
+/// When authors were retired, as a server has it.
+fn retired(server: &Server, authors: impl Iterator<Item = Author>) -> Result<BTreeMap<Author, u64>, String> {
+    let authors: BTreeSet<Author> = authors.collect();
+    let mut retired = BTreeMap::new();
+    for volume in server.volumes().values() {
+        let found = volume.read(|view| {
+            for author in &authors {
+                retired.extend(view.retired(*author)?.map(|stamp| (*author, stamp)));
+            }
+            Ok(())
+        });
+        found.map_err(|refusal| format!("server {}: {refusal}", server.id()))?;
+    }
+    Ok(retired)
 }
 
 /// Whether two records are one. Contents may have been uploaded again.
@@ -212,7 +277,7 @@ fn removes(record: &Record, fid: Fid) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coda_proto::{Author, Base, Contents, Kind, Sibling, VolumeId};
+    use coda_proto::{Base, Contents, Kind, Sibling, VolumeId};
 
     const FILE: Fid = Fid { volume: VolumeId(1), vnode: 2, unique: 7 };
 
@@ -252,7 +317,7 @@ mod tests {
     fn judged(records: &[Record], held: &[Dot], head: &Head) -> usize {
         let records: Vec<&Record> = records.iter().collect();
         let held = records.iter().copied().filter(|record| held.contains(&record.dot)).collect();
-        Account { fid: FILE, records, held }.judge(Some(head), &[]).len()
+        Account { fid: FILE, records, held, retired: &BTreeMap::new() }.judge(Some(head), &[]).len()
     }
 
     #[test]

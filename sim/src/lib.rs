@@ -9,6 +9,8 @@
 //!  ledger    every record that reached a server, and what follows from all of them
 //!  model     every operation with its beginning, end and outcome
 //!  world     servers and clients: start, kill, cut, heal, settle         groups   replicas come and go
+//!  annals    what the realm's log must be       succession  SCMs follow each other      seal   who signed it
+//!  ageing    what takes years takes seconds     mysteries   small programs that some course of things must explain
 //!  client    a client's doors (`venus::env`)      server   a server's doors
 //!  net       delay, loss, reorder, duplicate, cuts          partition  shapes that cuts make
 //!  disk      containers that lose unsynced writes when the power goes
@@ -18,6 +20,8 @@
 //! ```
 
 pub mod actor;
+mod ageing;
+mod annals;
 mod attributes;
 pub mod chance;
 pub mod client;
@@ -26,11 +30,14 @@ pub mod fabric;
 mod groups;
 pub mod ledger;
 pub mod model;
+pub mod mysteries;
 pub mod net;
 pub mod oracle;
 pub mod partition;
 pub mod play;
 pub mod process;
+mod seal;
 pub mod server;
+mod succession;
 pub mod trace;
 pub mod world;

@@ -15,7 +15,10 @@ use std::{
 
 use clap::Parser;
 use coda_proto::planted::{Bug, plant};
-use coda_sim::play::{Climate, Report, play, play_twice};
+use coda_sim::{
+    mysteries,
+    play::{Climate, Report, play, play_twice},
+};
 
 /// Plays seeds in a simulated world.
 #[derive(Parser)]
@@ -53,6 +56,15 @@ struct Options {
     /// Servers that are restored from old copies of their disks.
     #[arg(long, conflicts_with_all = ["calm", "stormy", "crowded", "parted", "changing", "wandering"])]
     restored: bool,
+    /// The network falls apart, servers die, and SCMs follow each other.
+    #[arg(long, conflicts_with_all = ["calm", "stormy", "crowded", "parted", "changing", "wandering", "restored"])]
+    succeeding: bool,
+    /// Removals are forgotten, and authors retired, within seconds.
+    #[arg(long, conflicts_with_all = ["calm", "stormy", "crowded", "parted", "changing", "wandering", "restored", "succeeding"])]
+    ageing: bool,
+    /// Small programs instead, each of which some course of things must explain.
+    #[arg(long)]
+    mysteries: bool,
     /// Makes this mistake of `coda_proto::planted` on purpose: which seeds notice?
     #[arg(long)]
     plant: Option<String>,
@@ -79,7 +91,16 @@ impl Options {
             _ if self.changing => Climate::Changing,
             _ if self.wandering => Climate::Wandering,
             _ if self.restored => Climate::Restored,
+            _ if self.succeeding => Climate::Succeeding,
+            _ if self.ageing => Climate::Ageing,
             _ => Climate::Any,
+        }
+    }
+
+    fn play(&self, seed: u64, print: bool) -> anyhow::Result<Report> {
+        match self.mysteries {
+            true => mysteries::play_short(seed, print),
+            false => play(seed, self.climate(), print),
         }
     }
 
@@ -93,7 +114,10 @@ impl Options {
             Climate::Changing => " --changing",
             Climate::Wandering => " --wandering",
             Climate::Restored => " --restored",
+            Climate::Succeeding => " --succeeding",
+            Climate::Ageing => " --ageing",
         };
+        let climate = if self.mysteries { " --mysteries" } else { climate };
         format!("cargo run -p coda-sim -- --seed {seed} --trace{climate}")
     }
 }
@@ -121,8 +145,11 @@ fn main() -> ExitCode {
 
 fn one(options: &Options, seed: u64) -> bool {
     plant(options.bug());
-    let result =
-        if options.trace { play(seed, options.climate(), true) } else { play_twice(seed, options.climate()) };
+    let result = match options.trace {
+        true => options.play(seed, true),
+        false if options.mysteries => options.play(seed, false),
+        false => play_twice(seed, options.climate()),
+    };
     say(options, seed, result)
 }
 
@@ -142,10 +169,9 @@ fn many(options: &Options) -> u64 {
                     {
                         return;
                     }
-                    let result = if seed % 100 == 1 {
-                        play_twice(seed, options.climate())
-                    } else {
-                        play(seed, options.climate(), false)
+                    let result = match seed % 100 == 1 && !options.mysteries {
+                        true => play_twice(seed, options.climate()),
+                        false => options.play(seed, false),
                     };
                     if let Ok(report) = &result {
                         let mut totals = totals.lock().expect("no holder panics");

@@ -12,6 +12,7 @@ use venus::{error::Error, venus::face::Face};
 
 use crate::{
     actor::{Actor, DIRECTORIES, SHARED, Strictness, USER, private},
+    ageing,
     chance::Chance,
     fabric::REALM,
     groups,
@@ -19,8 +20,9 @@ use crate::{
     net::Weather,
     oracle,
     partition::{Shape, reshape},
+    succession,
     trace::Trace,
-    world::{Death, World},
+    world::{Death, Nature, World},
 };
 
 /// How a seed ended.
@@ -56,14 +58,28 @@ pub enum Climate {
     Wandering,
     /// The network falls apart, and servers are restored from old copies of their disks.
     Restored,
+    /// The network falls apart, servers die, and SCMs follow each other.
+    Succeeding,
+    /// Removals are forgotten, authors retired and pasts folded within seconds.
+    Ageing,
 }
 
 impl Climate {
     /// Nobody reaches everybody.
     fn is_parted(self) -> bool {
-        matches!(self, Climate::Parted | Climate::Changing | Climate::Wandering | Climate::Restored)
+        matches!(
+            self,
+            Climate::Parted
+                | Climate::Changing
+                | Climate::Wandering
+                | Climate::Restored
+                | Climate::Succeeding
+        )
     }
 }
+
+/// What takes its time goes on for so long when users have gone home.
+const AFTER: Duration = Duration::from_secs(20);
 
 /// Plays a seed on a runtime of its own.
 pub fn play(seed: u64, climate: Climate, print: bool) -> anyhow::Result<Report> {
@@ -73,7 +89,7 @@ pub fn play(seed: u64, climate: Climate, print: bool) -> anyhow::Result<Report> 
 }
 
 /// Where a world's stores lie: in memory where the machine has such a place, since no world loses what a disk does.
-fn room() -> std::io::Result<tempfile::TempDir> {
+pub(crate) fn room() -> std::io::Result<tempfile::TempDir> {
     let memory = Path::new("/dev/shm");
     let wanted = std::env::var_os("TMPDIR").is_none() || std::env::var_os("TMPDIR") == Some("/tmp".into());
     match wanted.then(|| tempfile::tempdir_in(memory)) {
@@ -87,7 +103,7 @@ async fn run(seed: u64, climate: Climate, print: bool, dir: &Path) -> anyhow::Re
     let storm = match climate {
         Climate::Any => chance.permille(600),
         Climate::Calm | Climate::Crowded => false,
-        Climate::Stormy => true,
+        Climate::Stormy | Climate::Ageing => true,
         climate => climate.is_parted(),
     };
     let parted = climate.is_parted() || (climate == Climate::Any && storm && chance.permille(300));
@@ -104,10 +120,11 @@ async fn run(seed: u64, climate: Climate, print: bool, dir: &Path) -> anyhow::Re
         (false, true) => Strictness::Calm { slack: Duration::from_secs(40) },
         (false, false) => Strictness::Calm { slack: Duration::ZERO },
     };
+    let nature = Nature { succeeds: climate == Climate::Succeeding, ages: climate == Climate::Ageing };
     let servers = if parted { *chance.pick(&[2, 3, 3]) } else { *chance.pick(&[1, 2, 2, 2, 3]) };
     let clients = if crowded { 3 } else { *chance.pick(&[1, 2, 2, 3]) as usize };
     trace.say(format_args!("{servers} servers, {clients} clients, {strictness:?}"));
-    let mut world = World::new(dir, chance.fork(), trace.clone(), servers, clients, strictness)?;
+    let mut world = World::new(dir, chance.fork(), trace.clone(), servers, clients, (strictness, nature))?;
     let until = Duration::from_secs(if crowded { chance.below(8..16) } else { chance.below(20..60) });
     world.crowded = crowded;
     world.small_caches = storm && chance.permille(250);
@@ -126,7 +143,11 @@ async fn run(seed: u64, climate: Climate, print: bool, dir: &Path) -> anyhow::Re
     if foul {
         world.fabric.net.set_weather(Weather::FOUL);
     }
-    if changing {
+    if nature.succeeds {
+        succession::reign(&mut world, until + AFTER).await?;
+    } else if nature.ages {
+        ageing::pass(&mut world, until + AFTER).await?;
+    } else if changing {
         let until = until + Duration::from_secs(30);
         tokio::join!(part(&world, until, &MILD), groups::administer(&world, until));
     } else if wandering {
@@ -319,8 +340,18 @@ async fn finale(world: &mut World) -> anyhow::Result<()> {
     for at in clients {
         world.start_client(at, Duration::ZERO)?;
     }
+    if world.nature.succeeds {
+        succession::crown(world).await;
+    }
     settle(world).await;
     check_replicas(world);
+    if world.nature.succeeds {
+        let wrong = world.annals.lock().expect("no holder panics").judge(&all(world));
+        wrong.into_iter().for_each(|what| world.verdicts.accuse(&world.trace, what));
+    }
+    if world.nature.ages {
+        ageing::tell(world);
+    }
     for actor in world.actors() {
         read_all(world, &actor).await;
     }
@@ -365,7 +396,7 @@ async fn settle(world: &World) {
     }
     let begun = world.trace.time();
     loop {
-        let agreed = oracle::converged(&lives(world));
+        let agreed = oracle::converged(&lives(world), world.nature.ages);
         match agreed {
             Ok(()) => return world.trace.say(format_args!("the servers agree")),
             Err(difference) if world.trace.time() - begun > QUIET => {
@@ -379,7 +410,7 @@ async fn settle(world: &World) {
 }
 
 /// Servers that are up and hold a replica. (One that was cut off when its replica was taken away may still have it.)
-fn lives(world: &World) -> Vec<&Server> {
+pub(crate) fn lives(world: &World) -> Vec<&Server> {
     let up = world.servers.iter().filter_map(|slot| Some(&*slot.life.as_ref()?.1));
     let up: Vec<&Server> = up.filter(|server| !server.volumes().is_empty()).collect();
     let latest = up.iter().map(|server| server.realm()).max_by_key(|realm| realm.config);
@@ -392,9 +423,29 @@ fn lives(world: &World) -> Vec<&Server> {
     up.iter().filter(is_member).copied().collect()
 }
 
-fn check_replicas(world: &World) {
+/// All servers that are up.
+fn all(world: &World) -> Vec<&Server> {
+    world.servers.iter().filter_map(|slot| Some(&*slot.life.as_ref()?.1)).collect()
+}
+
+pub(crate) fn check_replicas(world: &World) {
     let mut pasts = world.pasts.lock().expect("no holder panics");
-    if let Err(difference) = oracle::replicas_are_sound(&lives(world), &mut pasts) {
+    if world.nature.succeeds {
+        let wrong = world.annals.lock().expect("no holder panics").look(&all(world));
+        wrong.into_iter().for_each(|what| world.verdicts.accuse(&world.trace, what));
+        // One that was set aside begins anew.
+        let begins = |server: &&Server| {
+            let mut volumes = server.volumes().into_values();
+            volumes.len() == 0
+                || volumes.any(|one| !one.read(|view| Ok(view.volume_row()?.joined)).unwrap_or(false))
+        };
+        let anew: Vec<_> = all(world).into_iter().filter(begins).map(Server::id).collect();
+        pasts.retain(|(server, _), _| !anew.contains(server));
+    }
+    for what in world.fabric.ledger.complaints() {
+        world.verdicts.accuse(&world.trace, what);
+    }
+    if let Err(difference) = oracle::replicas_are_sound(&lives(world), &mut pasts, world.nature.ages) {
         world.verdicts.accuse(&world.trace, difference);
     }
     for over in world.over_budget() {
@@ -406,7 +457,7 @@ fn check_replicas(world: &World) {
 }
 
 /// The offline checker on the store of a server that died.
-fn check_store(world: &World, at: usize) {
+pub(crate) fn check_store(world: &World, at: usize) {
     match coda_server::store::fsck::check(&world.store_of(at)) {
         Ok(findings) => findings.iter().for_each(|finding| {
             world.verdicts.accuse(&world.trace, format!("the store of a dead server: {finding:?}"));

@@ -14,13 +14,15 @@ use anyhow::Context;
 use coda_proto::{Rights, ServerId, wire};
 use coda_server::{
     Server,
-    config::{CrashHook, CrashPoint, Durability, ServerConfig},
+    config::{CrashHook, CrashPoint, Durability, Limits, Sealing, ServerConfig},
     setup,
 };
 use venus::venus::{Database, Venus, VenusConfig};
 
 use crate::{
     actor::{Actor, Strictness, Verdicts, private},
+    ageing,
+    annals::Annals,
     chance::Chance,
     client::ClientEnv,
     disk::Disk,
@@ -28,6 +30,7 @@ use crate::{
     model::Model,
     oracle::{self, Pasts},
     process::Process,
+    seal::Wax,
     server::ServerEnv,
     trace::Trace,
 };
@@ -81,6 +84,15 @@ pub struct ClientLife {
     power: Arc<Mutex<Death>>,
 }
 
+/// What servers of a world are like, beyond what all are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Nature {
+    /// What takes years takes seconds.
+    pub ages: bool,
+    /// The log of the realm is signed, and servers that start ask for what they missed of it.
+    pub succeeds: bool,
+}
+
 /// A world.
 pub struct World {
     /// What all doors share.
@@ -115,6 +127,10 @@ pub struct World {
     pub peace: Arc<AtomicBool>,
     /// What replicas included when they were last looked at.
     pub pasts: Mutex<Pasts>,
+    /// What its servers are like.
+    pub nature: Nature,
+    /// What was seen of the realm's log.
+    pub(crate) annals: Mutex<Annals>,
     lives: Arc<AtomicU64>,
     dir: PathBuf,
 }
@@ -127,7 +143,7 @@ impl World {
         trace: Trace,
         servers: u8,
         clients: usize,
-        strictness: Strictness,
+        (strictness, nature): (Strictness, Nature),
     ) -> anyhow::Result<World> {
         let fabric = Fabric::new(chance.fork(), trace.clone());
         let mut world = World {
@@ -147,6 +163,8 @@ impl World {
             rpc_timeout: RPC_TIMEOUT,
             peace: Arc::new(AtomicBool::new(true)),
             pasts: Mutex::default(),
+            nature,
+            annals: Mutex::default(),
             lives: Arc::default(),
             dir: dir.to_owned(),
         };
@@ -208,12 +226,18 @@ impl World {
         let config = ServerConfig {
             durability: Durability::Process,
             crash: self.crash_hook(&process),
+            limits: if self.nature.ages { ageing::limits() } else { Limits::default() },
+            seal: self.nature.succeeds.then(|| Sealing(Arc::new(Wax(slot.id)))),
             ..ServerConfig::new(dir)
         };
         let server = Server::open(config, Arc::new(env)).context("a server does not start")?;
+        if self.nature.succeeds {
+            server.refresh_soon();
+        }
         self.trace.say(format_args!("server {} is up", slot.id));
         let service: Arc<dyn coda_proto::service::Service> = server.clone();
-        self.fabric.up(&host(slot.id), Up { process: Arc::clone(&process), service });
+        self.fabric
+            .up(&host(slot.id), Up { process: Arc::clone(&process), service, server: Arc::clone(&server) });
         self.servers[at].life = Some((process, server));
         Ok(())
     }
@@ -368,6 +392,21 @@ impl World {
             self.trace.say(format_args!("client {} is to die: {death:?}, after {after} steps", slot.host));
             *life.power.lock().expect("no holder panics") = death;
             life.process.die_after(after);
+        }
+    }
+
+    /// A client ends as one should: it takes leave of the servers, where it reaches them.
+    pub fn end_client(&mut self, at: usize) {
+        let slot = &self.clients[at];
+        if let Some(life) = &slot.life {
+            self.trace.say(format_args!("client {} is to end", slot.host));
+            let (process, face) = (Arc::downgrade(&life.process), Arc::clone(&life.actor.face));
+            life.process.spawn(Box::pin(async move {
+                face.stop().await;
+                if let Some(process) = process.upgrade() {
+                    process.die();
+                }
+            }));
         }
     }
 

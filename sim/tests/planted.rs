@@ -1,15 +1,23 @@
 //! Would the simulator notice? Each planted bug must be found within so many seeds, and the same seeds must be
 //! well without it (which `coda-sim --count` shows for many more).
 
-use coda_proto::planted::{Bug, plant};
-use coda_sim::play::{Climate, play};
+use std::ops::RangeInclusive;
 
-/// The first of so many seeds that finds a bug, and what it says.
-fn finder(bug: Bug, climate: Climate, seeds: u64) -> Option<(u64, String)> {
-    (1..=seeds).find_map(|seed| {
+use coda_proto::planted::{Bug, plant};
+use coda_sim::{
+    mysteries,
+    play::{Climate, Report, play},
+};
+
+/// What plays a seed.
+type Plays = dyn Fn(u64) -> anyhow::Result<Report>;
+
+/// The first of these seeds that finds a bug, and what it says.
+fn finder(bug: Bug, plays: &Plays, mut seeds: RangeInclusive<u64>) -> Option<(u64, String)> {
+    seeds.find_map(|seed| {
         plant(Some(bug));
         // A world may break in so many ways that it does not even reach its end.
-        let found = match play(seed, climate, false) {
+        let found = match plays(seed) {
             Ok(report) => report.violations.into_iter().next(),
             Err(error) => Some(format!("{error:#}")),
         };
@@ -20,12 +28,21 @@ fn finder(bug: Bug, climate: Climate, seeds: u64) -> Option<(u64, String)> {
 
 /// Whoever needs more seeds than this is not looking.
 fn is_found(bug: Bug, climate: Climate, seeds: u64) {
-    let (seed, violation) =
-        finder(bug, climate, seeds).unwrap_or_else(|| panic!("{bug:?} was not found by {seeds} seeds"));
+    is_found_by(bug, &move |seed| play(seed, climate, false), 1..=seeds);
+}
+
+/// The same of what plays them otherwise.
+fn is_found_by(bug: Bug, plays: &Plays, seeds: RangeInclusive<u64>) {
+    let (seed, violation) = finder(bug, plays, seeds.clone())
+        .unwrap_or_else(|| panic!("{bug:?} was not found by the seeds {seeds:?}"));
     println!("{bug:?} is found by seed {seed}: {violation}");
     // It is the bug that was found.
-    let well = play(seed, climate, false).expect("the world is well without the bug");
+    let well = plays(seed).expect("the world is well without the bug");
     assert_eq!(well.violations, Vec::<String>::new(), "seed {seed} without {bug:?}");
+}
+
+fn is_found_by_mysteries(bug: Bug, seeds: u64) {
+    is_found_by(bug, &|seed| mysteries::play(seed, false), 1..=seeds);
 }
 
 #[test]
@@ -131,4 +148,63 @@ fn a_client_that_gives_up_what_is_not_taken_now_is_found() {
 #[test]
 fn a_promise_that_outlives_its_session_is_found() {
     is_found(Bug::KeepsPromises, Climate::Stormy, 10);
+}
+
+#[test]
+fn a_client_that_takes_silence_for_a_yes_is_found() {
+    is_found_by_mysteries(Bug::SilenceIsConsent, 40);
+}
+
+#[test]
+fn a_client_that_asks_with_what_it_has_acknowledged_is_found() {
+    is_found_by_mysteries(Bug::AsksFromLog, 40);
+}
+
+#[test]
+fn a_store_that_replaces_what_its_author_did_not_know_is_found() {
+    is_found(Bug::StoreReplacesAll, Climate::Parted, 40);
+}
+
+#[test]
+fn a_client_that_gives_up_what_a_retired_author_left_is_found() {
+    is_found(Bug::GivesUpRetired, Climate::Ageing, 40);
+}
+
+#[test]
+fn a_member_that_takes_records_of_a_retired_author_is_found() {
+    is_found(Bug::TakesRetired, Climate::Ageing, 40);
+}
+
+#[test]
+fn a_member_that_forgets_removals_which_others_have_not_heard_of_is_found() {
+    is_found(Bug::CollectsEarly, Climate::Ageing, 40);
+}
+
+#[test]
+fn a_server_that_is_promoted_without_what_the_others_know_is_found() {
+    is_found(Bug::PromotesWithoutNewest, Climate::Succeeding, 40);
+}
+
+#[test]
+fn a_server_that_forgets_what_it_promised_is_found() {
+    is_found(Bug::ForgetsPromise, Climate::Succeeding, 40);
+}
+
+/// Otherwise what is asked of ageing worlds would say nothing.
+#[test]
+fn in_ageing_worlds_authors_are_retired() {
+    let mut retired = 0;
+    for seed in 1..=3 {
+        let report = play(seed, Climate::Ageing, false).unwrap();
+        assert_eq!(report.violations, Vec::<String>::new(), "seed {seed}");
+        let number =
+            |line: &String| line.split_once(" has ")?.1.split_once(" retired authors")?.0.parse::<u64>().ok();
+        retired += report.tail.iter().filter_map(number).sum::<u64>();
+    }
+    assert!(retired > 0);
+}
+
+#[test]
+fn a_server_that_is_promoted_whoever_it_could_ask_is_found() {
+    is_found(Bug::PromotesUnasked, Climate::Succeeding, 40);
 }

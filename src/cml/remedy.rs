@@ -82,7 +82,7 @@ pub fn remedy(code: Code, all: bool) -> Remedy {
         | Code::NoVolume
         | Code::Internal
         | Code::Ok => Remedy::Wait(Why::Busy),
-        Code::Retired if all => Remedy::Reissue,
+        Code::Retired if all && !planted(Bug::GivesUpRetired) => Remedy::Reissue,
         _ if all => Remedy::GiveUp,
         _ => Remedy::Wait(Why::Members),
     }

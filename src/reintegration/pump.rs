@@ -3,7 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use coda_proto::{APPLY_BYTES, APPLY_RECORDS, Code, Fid, INLINE_LIMIT, Record, Refusal, ServerId, wire};
+use coda_proto::{
+    APPLY_BYTES, APPLY_RECORDS, Code, Fid, INLINE_LIMIT, Record, Refusal, ServerId,
+    planted::{Bug, planted},
+    wire,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -187,7 +191,7 @@ impl Core {
         }
         let row = self.cache.store(|store| store.logged(log))?;
         Ok(row.map(|row| {
-            let record = Record { logged: true, ..row.record };
+            let record = Record { logged: !planted(Bug::AsksFromLog), ..row.record };
             Sending { log, uid, record, exclusive: false, container: row.container, logged: true, size }
         }))
     }

@@ -1,6 +1,10 @@
 //! What the members' answers to a mutation mean: a decision.
 
-use coda_proto::{Code, Refusal, ServerId, Status, wire};
+use coda_proto::{
+    Code, Refusal, ServerId, Status,
+    planted::{Bug, planted},
+    wire,
+};
 
 use crate::replica::AskError;
 
@@ -41,7 +45,8 @@ pub enum Verdict {
 
 /// Decides over all members' answers.
 pub fn verdict(answers: &[(ServerId, Said)]) -> Verdict {
-    let applied = |said: &Said| matches!(said, Said::Applied(..));
+    let agrees = |said: &Said| *said == Said::Silent && planted(Bug::SilenceIsConsent);
+    let applied = |said: &Said| matches!(said, Said::Applied(..)) || agrees(said);
     if answers.iter().any(|(_, said)| applied(said)) {
         let missed: Vec<_> =
             answers.iter().filter(|(_, said)| !applied(said)).map(|(server, _)| *server).collect();

@@ -64,7 +64,8 @@ pub fn apply<R: Replica>(replica: &mut R, record: &Record) -> Result<Outcome, Ap
     if heads.values().any(|head| head.past.covers(record.dot)) && !planted(Bug::AppliesTwice) {
         return Ok(Outcome::Repeated);
     }
-    if replica.retired(record.dot.author).map_err(ApplyError::Store)?.is_some() {
+    let retired = replica.retired(record.dot.author).map_err(ApplyError::Store)?;
+    if retired.is_some() && !planted(Bug::TakesRetired) {
         let why = format!("author {} is retired", record.dot.author);
         return Err(Refusal::new(Code::Retired, why).into());
     }
@@ -184,7 +185,8 @@ impl<R: Replica> Change<'_, R> {
                 };
                 let replaced = self.seen(*fid, self.heads[fid].siblings.iter().map(|s| s.dot))?;
                 let head = self.head(*fid);
-                head.siblings.retain(|sibling| !replaced.contains(&sibling.dot));
+                head.siblings
+                    .retain(|sibling| !replaced.contains(&sibling.dot) && !planted(Bug::StoreReplacesAll));
                 head.siblings.push(made);
                 head.siblings.sort();
                 head.set_mtime(*mtime, by);

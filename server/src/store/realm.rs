@@ -8,7 +8,11 @@ use std::{
     sync::Mutex,
 };
 
-use coda_proto::{Acl, Malformed, ServerId, VolumeId, wire};
+use coda_proto::{
+    Acl, Malformed, ServerId, VolumeId,
+    planted::{Bug, planted},
+    wire,
+};
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
@@ -201,9 +205,13 @@ impl RealmStore {
             transaction.execute("DELETE FROM log WHERE idx = ?1", [signed(entry.index)])?;
         }
         step.entries.iter().try_for_each(|entry| append(&transaction, entry))?;
+        let promised = match planted(Bug::ForgetsPromise) {
+            true => chronicle.term(),
+            false => step.promised,
+        };
         transaction.execute(
             "INSERT OR REPLACE INTO promise VALUES (1, ?1, ?2)",
-            params![signed(step.promised.number), step.promised.scm.0],
+            params![signed(promised.number), promised.scm.0],
         )?;
         write(&transaction, realm)?;
         transaction.commit()?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use coda_proto::{
     Code, Refusal, ServerId,
+    planted::{Bug, planted},
     wire::{self, admin::Body as Ask},
 };
 
@@ -102,7 +103,9 @@ impl Server {
             if let Ok(scm) = ServerId::new(followed.promised_writer) {
                 promised = promised.max(Term { number: followed.promised_term, scm });
             }
-            self.read_on(id, answer.log.unwrap_or_default()).await;
+            if !planted(Bug::PromotesWithoutNewest) {
+                self.read_on(id, answer.log.unwrap_or_default()).await;
+            }
         }
         (answered, promised)
     }

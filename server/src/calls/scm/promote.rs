@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use coda_proto::{
     Code, Refusal, ServerId,
+    planted::{Bug, planted},
     wire::{self, admin::Body as Ask},
 };
 
@@ -86,7 +87,8 @@ impl Server {
         self.enough(&answered, &promote.without)?;
         // What they took between our question and their promise; what they take now, nobody has counted on.
         self.survey().await;
-        if log::place(&self.chronicle().end()).is_none_or(|own| own < furthest) {
+        let lacks = log::place(&self.chronicle().end()).is_none_or(|own| own < furthest);
+        if lacks && !planted(Bug::PromotesWithoutNewest) {
             return Err(Refusal::new(
                 Code::Busy,
                 "a server that knows more of the log fell silent; try again",
@@ -106,6 +108,9 @@ impl Server {
     }
 
     fn enough(&self, answered: &BTreeSet<ServerId>, without: &[u32]) -> Result<(), Refusal> {
+        if planted(Bug::PromotesUnasked) {
+            return Ok(());
+        }
         let realm = self.realm();
         let without = without.iter().filter_map(|id| ServerId::new(*id).ok()).collect();
         scm::may_promote(&scm::voters(&realm), realm.scm, answered, &without).map_err(|unheard| {
