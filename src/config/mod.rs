@@ -105,6 +105,8 @@ pub struct Config {
     pub allow_other: bool,
     /// The user whose mount it is when root runs venus.
     pub primaryuser: Option<u32>,
+    /// The socket of a helper that mounts for a venus without privilege.
+    pub mount_helper: Option<std::path::PathBuf>,
     /// Programs that read everything: they get what is cached, and nothing is fetched for them.
     pub indexers: Vec<String>,
     /// The loopback address at which Prometheus finds numbers.
@@ -145,6 +147,7 @@ impl Config {
             conflict_view: ConflictView::default(),
             allow_other: false,
             primaryuser: None,
+            mount_helper: None,
             indexers: INDEXERS.split(',').map(str::to_owned).collect(),
             metrics: None,
             log: "info".into(),

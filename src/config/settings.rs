@@ -134,6 +134,14 @@ pub const SETTINGS: &[Setting] = &[
         get: |c| c.indexers.join(","),
     },
     Setting {
+        name: "mount_helper",
+        set: |c, v| {
+            c.mount_helper = (!v.is_empty()).then(|| v.into());
+            Ok(())
+        },
+        get: |c| c.mount_helper.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+    },
+    Setting {
         name: "metrics",
         set: |c, v| loopback(v).map(|address| c.metrics = address),
         get: |c| c.metrics.map(|address| address.to_string()).unwrap_or_default(),

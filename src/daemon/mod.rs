@@ -3,6 +3,7 @@
 pub mod demo;
 mod ending;
 mod forget;
+mod helper;
 mod log;
 mod running;
 pub mod salvage;
@@ -27,6 +28,10 @@ pub fn main() -> ExitCode {
             Err(error) => error.exit(),
         },
         Some("salvage") => salvage_words(&words),
+        Some("mount-helper") => match helper::Words::try_parse_from(&words) {
+            Ok(words) => helper::run(&words),
+            Err(error) => error.exit(),
+        },
         Some("demo-server") => demo_server(&words),
         _ => venus(words),
     };

@@ -139,15 +139,16 @@ pub fn containers(config: &Config) -> std::path::PathBuf {
 fn options(config: &Config) -> anyhow::Result<Options> {
     let at = &config.mountpoint;
     let missing = at.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
-    if missing {
+    if missing && config.mount_helper.is_none() {
         fs::create_dir_all(at).with_context(|| format!("the mount point {}", at.display()))?;
     }
     let owner = config.primaryuser.map(|user| (user, group_of(user)));
-    Ok(Options { owner, shared: config.allow_other, ..Options::at(at) })
+    let helper = config.mount_helper.clone();
+    Ok(Options { owner, shared: config.allow_other, helper, ..Options::at(at) })
 }
 
 /// The group in which a user logs in: the kernel compares it, too.
-fn group_of(user: u32) -> u32 {
+pub(super) fn group_of(user: u32) -> u32 {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let ids = passwd.lines().filter_map(|line| {
         let mut fields = line.split(':').skip(2);

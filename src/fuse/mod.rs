@@ -19,6 +19,7 @@ mod desk;
 mod directory;
 pub mod errno;
 mod file;
+pub mod helper;
 mod inode;
 pub mod mount;
 mod notifier;

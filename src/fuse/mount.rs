@@ -1,6 +1,6 @@
 //! Mounting a manager, and taking the mount away again.
 //!
-//! A privileged venus mounts by itself; an ordinary user's goes through `fusermount3`.
+//! A privileged venus mounts by itself; an ordinary user's goes through `fusermount3`, or through a helper (`helper`).
 
 use std::{
     ffi::CString,
@@ -28,9 +28,10 @@ use super::{
     desk::Desk,
     directory::OpenDirs,
     file::OpenFiles,
+    helper,
     inode::Inodes,
     notifier::{self, Ear, Waves},
-    point::{self, Cover},
+    point::{self, Cover, Hand},
 };
 use crate::venus::face::Face;
 
@@ -51,18 +52,29 @@ pub struct Options {
     pub shared: bool,
     /// Lets the kernel use containers by itself where it can.
     pub passthrough: bool,
+    /// The socket of a helper that mounts for us. It decides where, and whose mount it is.
+    pub helper: Option<PathBuf>,
 }
 
 impl Options {
+    /// By whose hand the mount comes and goes.
+    fn hand(&self) -> Hand {
+        match &self.helper {
+            Some(socket) => Hand::Helper(socket.clone()),
+            None => Hand::here(),
+        }
+    }
+
     /// The default: for the user who runs venus, as fast as the kernel allows.
     pub fn at(at: impl Into<PathBuf>) -> Options {
-        Options { at: at.into(), owner: None, shared: false, passthrough: true }
+        Options { at: at.into(), owner: None, shared: false, passthrough: true, helper: None }
     }
 }
 
 /// A mounted manager. Dropping it does not unmount; [`Mounted::unmount`] does.
 pub struct Mounted {
     at: PathBuf,
+    hand: Hand,
     session: BackgroundSession,
     below: point::Below,
 }
@@ -82,9 +94,11 @@ pub enum Farewell {
 
 /// Mounts `face`. What is left of an earlier venus at this place is cleared.
 pub fn mount<F: Face>(face: Arc<F>, runtime: Handle, options: &Options) -> io::Result<Mounted> {
-    let privileged = is_privileged();
-    point::clear_stale(&options.at, privileged)?;
-    let mut below = point::Below::open(&options.at, privileged)?;
+    let (privileged, hand) = (is_privileged(), options.hand());
+    if options.helper.is_none() {
+        point::clear_stale(&options.at, &hand)?;
+    }
+    let mut below = point::Below::open(&options.at, &hand)?;
 
     let (own, own_forgets) = mpsc::unbounded_channel();
     let inodes = Arc::new(Inodes::new(face.root()));
@@ -109,10 +123,14 @@ pub fn mount<F: Face>(face: Arc<F>, runtime: Handle, options: &Options) -> io::R
 
     let config = config();
     let adapter = Adapter { desk: desk.clone() };
-    let device = if privileged { mount_directly(options)? } else { mount_by_helper(options)? };
+    let device = match &hand {
+        Hand::Own => mount_directly(options)?,
+        Hand::Fusermount => mount_by_fusermount(options)?,
+        Hand::Helper(socket) => helper::mount(socket)?,
+    };
     // The kernel keeps other users out; the library would compare with the wrong owner.
     let session = Session::from_fd(adapter, device, SessionACL::All, config).inspect_err(|_| {
-        let _ = point::detach(&options.at, privileged);
+        let _ = point::detach(&options.at, &hand);
     })?;
     below.guard()?;
 
@@ -120,7 +138,7 @@ pub fn mount<F: Face>(face: Arc<F>, runtime: Handle, options: &Options) -> io::R
     desk.epochs.store(ear.knows_epochs(), Ordering::Relaxed);
     let listening = notifier::run(ear, inodes, waves, forgets, own_forgets);
     thread::Builder::new().name("notifier".into()).spawn(move || runtime.block_on(listening))?;
-    Ok(Mounted { at: options.at.clone(), session: session.spawn()?, below })
+    Ok(Mounted { at: options.at.clone(), hand, session: session.spawn()?, below })
 }
 
 impl Mounted {
@@ -136,20 +154,19 @@ impl Mounted {
 
     /// Takes the mount away, patiently for `patience`; then from the tree only, naming who is inside.
     pub fn unmount(self, patience: Duration) -> io::Result<Farewell> {
-        let privileged = is_privileged();
         let mut left = patience;
         let step = Duration::from_millis(50);
         let farewell = loop {
             if self.has_ended() {
                 break Farewell::Clean;
             }
-            match point::leave(&self.at, privileged)? {
+            match point::leave(&self.at, &self.hand)? {
                 Cover::Gone => break Farewell::Clean,
                 Cover::Busy if left.is_zero() => {
                     // We ourselves hold the directory underneath.
                     let mut inside = point::inside(&self.at);
                     inside.retain(|(pid, _)| *pid != std::process::id());
-                    point::detach(&self.at, privileged)?;
+                    point::detach(&self.at, &self.hand)?;
                     break Farewell::Detached { inside };
                 }
                 Cover::Busy => {
@@ -158,8 +175,11 @@ impl Mounted {
                 }
             }
         };
-        // What an earlier venus left below kept the directory underneath out of reach; not needed any more.
-        point::clear_all(&self.at, privileged)?;
+        // What an earlier venus left below kept the directory underneath out of reach; not needed any more. (A helper
+        // has seen to that by itself.)
+        if !matches!(self.hand, Hand::Helper(_)) {
+            point::clear_all(&self.at, &self.hand)?;
+        }
         self.below.restore();
         if farewell == Farewell::Clean {
             // A clean end is an end of the session, too; then every answer has been given.
@@ -186,7 +206,7 @@ fn config() -> Config {
 ///
 /// It may be mounted over the dead mount of an earlier venus: that one keeps the directory underneath out of
 /// reach, so that not even between two lives of venus anybody writes into it by mistake.
-fn mount_directly(options: &Options) -> io::Result<OwnedFd> {
+pub(super) fn mount_directly(options: &Options) -> io::Result<OwnedFd> {
     let device =
         OpenOptions::new().read(true).write(true).open(DEVICE).map_err(|error| named(DEVICE, &error))?;
     // SAFETY: these two cannot fail and touch nothing.
@@ -210,7 +230,7 @@ fn mount_directly(options: &Options) -> io::Result<OwnedFd> {
 
 /// Mounts through the helper of the fuse3 package, as ordinary users may. It is told a socket over which it
 /// hands back the device.
-fn mount_by_helper(options: &Options) -> io::Result<OwnedFd> {
+fn mount_by_fusermount(options: &Options) -> io::Result<OwnedFd> {
     let mut words = format!("fsname={},subtype={},nosuid,nodev,noatime", point::SOURCE, point::SUBTYPE);
     if options.shared {
         words.push_str(",allow_other");
@@ -231,7 +251,8 @@ fn mount_by_helper(options: &Options) -> io::Result<OwnedFd> {
         |error| io::Error::other(format!("fusermount3 (package fuse3) is needed to mount: {error}"));
     let helper = helper.spawn().map_err(missing)?;
     drop(theirs);
-    let device = receive(&ours);
+    let device = receive(&ours)
+        .and_then(|(_, device)| device.ok_or_else(|| io::Error::other("fusermount3 handed back no device")));
     let output = helper.wait_with_output()?;
     if !output.status.success() {
         return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
@@ -239,8 +260,8 @@ fn mount_by_helper(options: &Options) -> io::Result<OwnedFd> {
     device
 }
 
-/// Receives a descriptor with its one byte of company.
-fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
+/// Receives a byte, and the descriptor that may come with it.
+pub(super) fn receive(socket: &UnixStream) -> io::Result<(u8, Option<OwnedFd>)> {
     let mut byte = [0_u8; 1];
     let mut room = [0_u64; 8];
     let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: byte.len() };
@@ -250,16 +271,18 @@ fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
         let mut message: libc::msghdr = std::mem::zeroed();
         (message.msg_iov, message.msg_iovlen) = (&mut part, 1);
         (message.msg_control, message.msg_controllen) = (room.as_mut_ptr().cast(), size_of_val(&room));
-        if libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC) < 0 {
-            return Err(io::Error::last_os_error());
+        match libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC) {
+            ..0 => return Err(io::Error::last_os_error()),
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => {}
         }
         let control = libc::CMSG_FIRSTHDR(&message);
         let rights = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
         if control.is_null() || ((*control).cmsg_level, (*control).cmsg_type) != rights {
-            return Err(io::Error::other("fusermount3 handed back no device"));
+            return Ok((byte[0], None));
         }
         let device = libc::CMSG_DATA(control).cast::<libc::c_int>().read_unaligned();
-        Ok(OwnedFd::from_raw_fd(device))
+        Ok((byte[0], Some(OwnedFd::from_raw_fd(device))))
     }
 }
 

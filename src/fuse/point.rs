@@ -14,6 +14,8 @@ use std::{
     time::Duration,
 };
 
+use super::{helper, mount::is_privileged};
+
 /// What `mount` and `df` show as the source.
 pub const SOURCE: &str = "venus";
 /// What they show as the type, behind `fuse.`.
@@ -24,6 +26,27 @@ const MAX_LAYERS: usize = 64;
 
 /// A living file system answers within this time.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// By whose hand mounts come and go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hand {
+    /// Our own: we are privileged.
+    Own,
+    /// The program that the fuse3 package brings for ordinary users.
+    Fusermount,
+    /// A helper at this socket.
+    Helper(PathBuf),
+}
+
+impl Hand {
+    /// That of this process, without a helper.
+    pub fn here() -> Hand {
+        match is_privileged() {
+            true => Hand::Own,
+            false => Hand::Fusermount,
+        }
+    }
+}
 
 /// Whether a mount could be taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +63,8 @@ struct Line {
     at: PathBuf,
     kind: String,
     source: String,
+    /// User and group whose mount it is, where it is one user's.
+    owner: Option<(u32, u32)>,
 }
 
 impl Line {
@@ -52,21 +77,21 @@ impl Line {
 ///
 /// One dead mount directly at `at` stays for the privileged, who can mount over it: until the new mount
 /// stands nobody may reach the directory underneath.
-pub fn clear_stale(at: &Path, privileged: bool) -> io::Result<()> {
-    clear(at, privileged, usize::from(privileged))
+pub fn clear_stale(at: &Path, hand: &Hand) -> io::Result<()> {
+    clear(at, hand, usize::from(*hand != Hand::Fusermount))
 }
 
 /// Takes away all that earlier lives of venus left at `at`, or above it.
-pub fn clear_all(at: &Path, privileged: bool) -> io::Result<()> {
-    clear(at, privileged, 0)
+pub fn clear_all(at: &Path, hand: &Hand) -> io::Result<()> {
+    clear(at, hand, 0)
 }
 
-fn clear(at: &Path, privileged: bool, keep: usize) -> io::Result<()> {
+fn clear(at: &Path, hand: &Hand, keep: usize) -> io::Result<()> {
     for _ in 0..MAX_LAYERS {
         let lines = mounts()?;
         let covering: Vec<&Line> = lines.iter().filter(|line| at.starts_with(&line.at)).collect();
         let Some(top) = covering.iter().rev().find(|line| line.is_ours()) else { return Ok(()) };
-        if is_alive(&top.at) {
+        if is_alive(top) {
             let text = format!("{}: a venus is mounted there already, and it lives", top.at.display());
             return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
         }
@@ -75,35 +100,55 @@ fn clear(at: &Path, privileged: bool, keep: usize) -> io::Result<()> {
             return Ok(());
         }
         tracing::info!(at = %top.at.display(), "an earlier venus left its mount behind; it is cleared");
-        detach(&top.at, privileged)?;
+        detach(&top.at, hand)?;
     }
     Err(io::Error::other(format!("{}: too many dead mounts", at.display())))
 }
 
 /// Whether a mounted file system answers. A dead one says so; a hung one says nothing.
-fn is_alive(at: &Path) -> bool {
+fn is_alive(line: &Line) -> bool {
     let (said, hears) = mpsc::channel();
-    let at = at.to_owned();
+    let (at, owner) = (line.at.clone(), line.owner);
     let asked = thread::Builder::new().name("stat".into()).spawn(move || {
         // Opened, because attributes that the kernel remembers it tells also of a dead one.
-        let dead = File::open(at).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
-        let _ = said.send(!dead);
+        let refused = |at: &Path| File::open(at).err().and_then(|error| error.raw_os_error());
+        let mut error = refused(&at);
+        if let (Some(libc::EACCES), Some((user, group))) = (error, owner) {
+            // One user's mount keeps root out, dead or alive.
+            become_user(user, group);
+            error = refused(&at);
+        }
+        let _ = said.send(error != Some(libc::ENOTCONN));
     });
     // Hung is not dead: what hangs may come back and must not be covered.
     asked.is_err() || hears.recv_timeout(ANSWERS_WITHIN).unwrap_or(true)
 }
 
+/// This thread acts as another user from now on, where it may. The C library would change all threads; the calls
+/// of the kernel change one.
+fn become_user(user: u32, group: u32) {
+    // SAFETY: plain system calls on numbers.
+    unsafe {
+        libc::syscall(libc::SYS_setresgid, group, group, group);
+        libc::syscall(libc::SYS_setresuid, user, user, user);
+    }
+}
+
 /// Unmounts unless somebody is inside.
-pub fn leave(at: &Path, privileged: bool) -> io::Result<Cover> {
-    if privileged {
-        return match umount(at, 0) {
-            Ok(()) => Ok(Cover::Gone),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EBUSY) => Ok(Cover::Busy),
-                Some(libc::EINVAL) => Ok(Cover::Gone),
-                _ => Err(error),
-            },
-        };
+pub fn leave(at: &Path, hand: &Hand) -> io::Result<Cover> {
+    match hand {
+        Hand::Own => {
+            return match umount(at, 0) {
+                Ok(()) => Ok(Cover::Gone),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EBUSY) => Ok(Cover::Busy),
+                    Some(libc::EINVAL) => Ok(Cover::Gone),
+                    _ => Err(error),
+                },
+            };
+        }
+        Hand::Helper(socket) => return helper::leave(socket),
+        Hand::Fusermount => {}
     }
     if fusermount(at, false)? {
         return Ok(Cover::Gone);
@@ -113,9 +158,11 @@ pub fn leave(at: &Path, privileged: bool) -> io::Result<Cover> {
 }
 
 /// Takes the mount out of the tree at once, whoever is inside.
-pub fn detach(at: &Path, privileged: bool) -> io::Result<()> {
-    if privileged {
-        return umount(at, libc::MNT_DETACH);
+pub fn detach(at: &Path, hand: &Hand) -> io::Result<()> {
+    match hand {
+        Hand::Own => return umount(at, libc::MNT_DETACH),
+        Hand::Helper(socket) => return helper::detach(socket),
+        Hand::Fusermount => {}
     }
     match fusermount(at, true)? {
         true => Ok(()),
@@ -185,7 +232,11 @@ pub struct Below {
 
 impl Below {
     /// Looks at the directory before it is covered. It must be empty: what is in it would be hidden.
-    pub fn open(at: &Path, privileged: bool) -> io::Result<Below> {
+    pub fn open(at: &Path, hand: &Hand) -> io::Result<Below> {
+        if matches!(hand, Hand::Helper(_)) {
+            // It looks after that, too: the directory is not ours.
+            return Ok(Below { directory: None, mode: 0 });
+        }
         if mounts()?.iter().any(|line| line.at == at && line.is_ours()) {
             // Covered by a dead mount, over which the privileged mount.
             return Ok(Below { directory: None, mode: 0 });
@@ -199,7 +250,7 @@ impl Below {
         let mode = directory.metadata()?.permissions().mode() & 0o7777;
         // An earlier venus guarded it and was killed; the helper mounts only on what its user may write.
         let mode = if mode & 0o222 == 0 { mode | 0o200 } else { mode };
-        if !privileged {
+        if *hand == Hand::Fusermount {
             directory.set_permissions(Permissions::from_mode(mode))?;
         }
         Ok(Below { directory: Some(directory), mode })
@@ -235,7 +286,10 @@ fn parse(line: &[u8]) -> Option<Line> {
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = String::from_utf8_lossy(fields.next()?).into_owned();
     let source = String::from_utf8_lossy(fields.next()?).into_owned();
-    Some(Line { at: PathBuf::from(std::ffi::OsString::from_vec(at)), kind, source })
+    let options = String::from_utf8_lossy(fields.next().unwrap_or_default()).into_owned();
+    let number = |name: &str| options.split(',').find_map(|word| word.strip_prefix(name)?.parse().ok());
+    let owner = number("user_id=").zip(number("group_id="));
+    Some(Line { at: PathBuf::from(std::ffi::OsString::from_vec(at)), kind, source, owner })
 }
 
 /// Spaces and the like are written as a backslash and three octal digits.
@@ -257,9 +311,12 @@ mod tests {
 
     #[test]
     fn a_line_of_the_mount_table_is_read_with_its_escapes() {
-        let line = parse(br"36 35 0:42 / /mnt/my\040coda rw,nosuid shared:1 - fuse.coda venus rw,user_id=0")
-            .unwrap();
+        let line = parse(
+            br"36 35 0:42 / /mnt/my\040coda rw,nosuid shared:1 - fuse.coda venus rw,user_id=7,group_id=8",
+        )
+        .unwrap();
         assert_eq!(line.at, Path::new("/mnt/my coda"));
+        assert_eq!(line.owner, Some((7, 8)));
         assert!(line.is_ours());
     }
 

@@ -556,3 +556,41 @@ fn nobody_inside_is_a_clean_end_and_somebody_inside_is_named() {
     assert!(inside.contains(&(sleeper.id(), "sleep".into())), "{inside:?}");
     assert!(fs::read_dir(&world.at).unwrap().next().is_none());
 }
+
+/// A helper with the privilege of this process, for one question after the other.
+#[allow(clippy::disallowed_methods)] // The other side of a socket that blocks.
+fn helper_at(socket: &Path, at: &Path) {
+    let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    let options = Options::at(at);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            fuse::helper::serve(stream, &options).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_helper_mounts_and_unmounts_for_a_venus_that_may_not() {
+    // SAFETY: reads a number and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return;
+    }
+    let room = tempfile::tempdir().unwrap();
+    let socket = room.path().join("mount.sock");
+    let Some(world) = world_with(|options| {
+        helper_at(&socket, &options.at);
+        (options.helper, options.passthrough) = (Some(socket.clone()), false);
+    }) else {
+        return;
+    };
+    fs::write(world.path("f"), "by the helper's hand").unwrap();
+    assert_eq!(fs::read_to_string(world.path("f")).unwrap(), "by the helper's hand");
+    // Whoever is inside keeps it from going, and is named.
+    let inside = File::open(world.path("f")).unwrap();
+    let at = world.at.clone();
+    let mut world = world;
+    let farewell = world.mounted.take().unwrap().unmount(Duration::from_millis(200)).unwrap();
+    assert!(matches!(farewell, Farewell::Detached { .. }), "{farewell:?}");
+    drop(inside);
+    assert!(fs::read_dir(&at).unwrap().next().is_none(), "nothing covers the directory any more");
+}

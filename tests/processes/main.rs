@@ -7,6 +7,7 @@ mod askers;
 mod conflict;
 mod demo;
 mod failover;
+mod helper;
 mod killed;
 mod net;
 mod partitions;

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::Context;
 
-use crate::fuse::{mount::is_privileged, point};
+use crate::fuse::{
+    mount::is_privileged,
+    point::{self, Hand},
+};
 
 /// A socket's name is longer nowhere (`sun_path`, with its final zero).
 const SOCKET_LIMIT: usize = 107;
@@ -38,7 +41,7 @@ impl Place {
             None => state.with_file_name(beside(&state)),
         };
         let mount = std::path::absolute(mount)?;
-        point::clear_stale(&mount, is_privileged()).context("the mount point (--mount DIR names another)")?;
+        point::clear_stale(&mount, &Hand::here()).context("the mount point (--mount DIR names another)")?;
         let (mount, made_mount) = made(&mount)?;
         let socket = socket(&state, "");
         Ok(Place { state, mount, socket, temporary, made_mount })
@@ -49,7 +52,7 @@ impl Place {
         let mut mount = self.mount.clone().into_os_string();
         mount.push("-2");
         let mount = PathBuf::from(mount);
-        point::clear_stale(&mount, is_privileged())?;
+        point::clear_stale(&mount, &Hand::here())?;
         let (mount, made_mount) = made(&mount)?;
         let state = made(&self.state.join("second"))?.0;
         let socket = socket(&state, "-2");
