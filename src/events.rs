@@ -10,6 +10,8 @@ use std::{
 use coda_proto::control::Event;
 use tokio::sync::broadcast;
 
+use crate::counts::Counts;
+
 /// Events that are kept for those who come later.
 pub const KEPT: usize = 100;
 /// Events that may wait for one listener.
@@ -17,6 +19,8 @@ const QUEUE: usize = 256;
 
 /// The stream of events.
 pub struct Events {
+    /// How often what happened.
+    pub counts: Counts,
     kept: Mutex<Kept>,
     live: broadcast::Sender<Event>,
 }
@@ -29,7 +33,7 @@ struct Kept {
 
 impl Default for Events {
     fn default() -> Events {
-        Events { kept: Mutex::default(), live: broadcast::channel(QUEUE).0 }
+        Events { counts: Counts::default(), kept: Mutex::default(), live: broadcast::channel(QUEUE).0 }
     }
 }
 

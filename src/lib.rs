@@ -27,6 +27,7 @@ pub mod config;
 pub mod conflict;
 #[cfg(feature = "daemon")]
 pub mod control;
+pub mod counts;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod env;

@@ -84,6 +84,27 @@ async fn what_a_server_tells_prometheus_is_what_it_does() {
     ] {
         assert!(page.lines().any(|found| found == line), "{line}\nis not in\n{page}");
     }
+    for name in [
+        "coda_server_info",
+        "coda_sessions",
+        "coda_promises",
+        "coda_callback_breaks_total",
+        "coda_sessions_fenced_total",
+        "coda_volume_state",
+        "coda_volume_bytes",
+        "coda_volume_objects",
+        "coda_volume_changes",
+        "coda_tombstones",
+        "coda_partition_free_bytes",
+        "coda_contents_lost",
+        "coda_contents_damaged_total",
+        "coda_contents_mended_total",
+        "coda_scrubbed_bytes_total",
+        "coda_replica_up",
+        "coda_replica_unconfirmed_changes",
+    ] {
+        assert!(page.contains(&format!("# TYPE {name} ")), "{name}\nis not in\n{page}");
+    }
     let info = page.lines().find(|line| line.starts_with("coda_server_info")).unwrap();
     assert!(info.contains("realm=\"test.example\"") && info.contains("server=\"1\""), "{info}");
     server.stop();

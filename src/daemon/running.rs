@@ -69,10 +69,14 @@ impl Running {
         let watcher = tokio::spawn(look_again(venus.clone(), changes));
         tokio::spawn(ops::slept::watch(Arc::downgrade(&venus.core)));
         let metrics = metrics.map(|listener| {
-            let shown = venus.clone();
+            let (shown, meter) = (venus.clone(), mounted.meter().clone());
             tokio::spawn(coda_net::metrics::serve(listener, move || {
-                let venus = shown.clone();
-                async move { venus.metrics().await }
+                let (venus, meter) = (shown.clone(), meter.clone());
+                async move {
+                    let mut page = venus.metrics().await;
+                    meter.write(&mut page);
+                    page.into_text()
+                }
             }))
         });
         Ok(Running { venus, mounted, control, watcher, metrics })

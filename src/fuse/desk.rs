@@ -25,6 +25,7 @@ use super::{
     errno::errno,
     file::{OpenFile, OpenFiles},
     inode::{Grant, Inodes, Way},
+    meter::Meter,
     notifier::Waves,
 };
 use crate::{
@@ -70,13 +71,8 @@ pub struct Desk<F> {
     pub epochs: AtomicBool,
     /// The fallback is told once.
     pub fallback: Once,
-}
-
-/// Runs what needs no waiting. A panic drops the reply, which answers EIO.
-pub fn guarded(work: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(work)).is_err() {
-        panicked();
-    }
+    /// How long requests take.
+    pub meter: Arc<Meter>,
 }
 
 fn panicked() {
@@ -84,6 +80,14 @@ fn panicked() {
 }
 
 impl<F: Face> Desk<F> {
+    /// Runs what needs no waiting. A panic drops the reply, which answers EIO.
+    pub fn guarded(&self, work: impl FnOnce()) {
+        let _metered = self.meter.begin();
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            panicked();
+        }
+    }
+
     /// Runs a request: at once if it can be answered from the cache, else as a task.
     ///
     /// The first poll happens on the thread that read the request, because an answer from another thread
@@ -92,6 +96,7 @@ impl<F: Face> Desk<F> {
     where
         R: Future<Output = ()> + Send + 'static,
     {
+        let metered = self.meter.begin();
         let mut request = Box::pin(AssertUnwindSafe(request(self.clone())).catch_unwind());
         let _inside = self.runtime.enter();
         match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -102,6 +107,7 @@ impl<F: Face> Desk<F> {
                     if request.await.is_err() {
                         panicked();
                     }
+                    drop(metered);
                 });
             }
         }

@@ -21,6 +21,7 @@ pub mod errno;
 mod file;
 pub mod helper;
 mod inode;
+pub mod meter;
 pub mod mount;
 mod notifier;
 pub mod point;

@@ -30,6 +30,7 @@ use super::{
     file::OpenFiles,
     helper,
     inode::Inodes,
+    meter::Meter,
     notifier::{self, Ear, Waves},
     point::{self, Cover, Hand},
 };
@@ -77,6 +78,7 @@ pub struct Mounted {
     hand: Hand,
     session: BackgroundSession,
     below: point::Below,
+    meter: Arc<Meter>,
 }
 
 /// How the mount went away.
@@ -104,6 +106,7 @@ pub fn mount<F: Face>(face: Arc<F>, runtime: Handle, options: &Options) -> io::R
     let inodes = Arc::new(Inodes::new(face.root()));
     let waves = Arc::new(Waves::default());
     let forgets = face.forgets();
+    let meter = Arc::new(Meter::default());
     let desk = Arc::new(Desk {
         face,
         runtime: runtime.clone(),
@@ -116,6 +119,7 @@ pub fn mount<F: Face>(face: Arc<F>, runtime: Handle, options: &Options) -> io::R
         passthrough: AtomicBool::new(options.passthrough),
         epochs: AtomicBool::new(false),
         fallback: Once::new(),
+        meter: meter.clone(),
     });
     if options.passthrough && !privileged {
         desk.fall_back(&"venus is not privileged");
@@ -138,13 +142,18 @@ pub fn mount<F: Face>(face: Arc<F>, runtime: Handle, options: &Options) -> io::R
     desk.epochs.store(ear.knows_epochs(), Ordering::Relaxed);
     let listening = notifier::run(ear, inodes, waves, forgets, own_forgets);
     thread::Builder::new().name("notifier".into()).spawn(move || runtime.block_on(listening))?;
-    Ok(Mounted { at: options.at.clone(), hand, session: session.spawn()?, below })
+    Ok(Mounted { at: options.at.clone(), hand, session: session.spawn()?, below, meter })
 }
 
 impl Mounted {
     /// Where it is mounted.
     pub fn at(&self) -> &Path {
         &self.at
+    }
+
+    /// How long requests take.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
     }
 
     /// Whether the mount is gone, by whoever's hand.

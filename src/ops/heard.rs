@@ -15,6 +15,7 @@ impl Core {
             PeerEvent::Broken { realm, server, fids, ack } => {
                 let number = self.realm_number(&realm)?;
                 self.cache.broken(number, &fids);
+                self.events.counts.promises_broken(fids.len());
                 ack.done();
                 tracing::debug!(%realm, %server, count = fids.len(), "callbacks broken");
                 self.say(

@@ -76,6 +76,13 @@ impl Core {
         self.nudge(&outbox, &mut state);
     }
 
+    /// Whether somebody's removals wait for approval.
+    pub fn needs_approval(&self, realm: u32, volume: VolumeId) -> bool {
+        let outbox = self.outbox(realm, volume);
+        let state = locked(&outbox.state);
+        state.users.values().any(|user| user.guarded)
+    }
+
     /// What waits for approval may go, of one user or of all. Answers how many records that are.
     pub fn approve(&self, realm: u32, volume: VolumeId, of: Option<u32>) -> u64 {
         let outbox = self.outbox(realm, volume);

@@ -25,6 +25,7 @@ impl Core {
         all: bool,
     ) {
         let code = refusal.code;
+        self.events.counts.not_taken(code);
         match remedy(code, all) {
             Remedy::Wait(Why::Contents) if self.is_worthless(outbox, sending) => {
                 self.give_up_record(outbox, sending, &refusal);

@@ -160,6 +160,15 @@ impl Store {
         ask.exists([&key(id)[..]]).map_err(broken)
     }
 
+    /// Bytes of contents that are here of hoarded objects.
+    pub fn hoarded_bytes(&self) -> Result<u64> {
+        self.db
+            .prepare_cached("SELECT coalesce(sum(bytes), 0) FROM hoarded JOIN object USING (id)")
+            .and_then(|mut ask| ask.query_row([], |row| row.get::<_, i64>(0)))
+            .map(|bytes| bytes as u64)
+            .map_err(broken)
+    }
+
     /// The hoarded objects.
     pub fn hoarded(&self) -> Result<Vec<ObjectId>> {
         let mut ask = self.db.prepare_cached("SELECT id FROM hoarded").map_err(broken)?;

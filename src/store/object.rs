@@ -263,6 +263,35 @@ impl Store {
         .collect()
     }
 
+    /// Of `limit` objects of a volume behind `after`: how many are in conflict, and the last one, if there may be more.
+    pub fn undecided_after(
+        &self,
+        (realm, volume): (u32, VolumeId),
+        after: Option<ObjectId>,
+        limit: u32,
+    ) -> Result<(u64, Option<ObjectId>)> {
+        let (first, last) = fid::volume_keys(realm, volume);
+        let after = after.map(|id| key(id).to_vec());
+        let mut ask = self
+            .db
+            .prepare_cached(
+                "SELECT id, row FROM object WHERE id BETWEEN ?1 AND ?2 AND (?3 IS NULL OR id > ?3) \
+                 ORDER BY id LIMIT ?4",
+            )
+            .map_err(broken)?;
+        let mut rows = ask.query(rusqlite::params![&first[..], &last[..], after, limit]).map_err(broken)?;
+        let (mut found, mut read, mut end) = (0, 0, None);
+        while let Some(row) = rows.next().map_err(broken)? {
+            let id = row.get_ref(0).and_then(|id| Ok(id.as_blob()?)).map_err(broken)?;
+            end = Some(from_key(id).ok_or_else(|| malformed("an object's key"))?);
+            let status =
+                Row::decode(row.get_ref(1).and_then(|row| Ok(row.as_blob()?)).map_err(broken)?)?.status;
+            found += u64::from(status.in_conflict() || status.marked);
+            read += 1;
+        }
+        Ok((found, end.filter(|_| read == limit)))
+    }
+
     /// How many objects of a volume are cached.
     pub fn count(&self, realm: u32, volume: VolumeId) -> Result<u64> {
         let (first, last) = fid::volume_keys(realm, volume);

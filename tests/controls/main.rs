@@ -160,6 +160,50 @@ async fn what_waits_is_told_kept_elsewhere_and_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_number_that_is_promised_is_told_to_prometheus() {
+    let world = World::new(2).await;
+    world.write("home", "kept", b"1234567").await;
+    world.says("pin home/kept").await;
+    world.says("hoard walk").await;
+    world.says("disconnect server2").await;
+    world.says("wd -age 600 home").await;
+    world.write("home", "later", b"x").await;
+    let mut page = world.venus.metrics().await;
+    venus::fuse::meter::Meter::default().write(&mut page);
+    let page = page.into_text();
+    let number = |of: &str| -> f64 {
+        let line =
+            page.lines().find_map(|line| line.strip_prefix(of)).unwrap_or_else(|| panic!("{of}\n{page}"));
+        line.trim().parse().unwrap_or_else(|_| panic!("{of}: {line}"))
+    };
+    let home = format!("{{realm=\"{}\",volume=\"home\"", venus::daemon::demo::REALM);
+    let server = |name: &str| format!("{{realm=\"{}\",server=\"{name}\"}}", venus::daemon::demo::REALM);
+    assert!(number(&format!("coda_cml_entries{home}}}")) >= 1.0);
+    assert_eq!(number(&format!("coda_cml_bytes{home}}}")), 1.0);
+    assert!(number(&format!("coda_cml_oldest_seconds{home}}}")) < 60.0);
+    assert_eq!(number("coda_conflicts "), 0.0);
+    assert_eq!(number(&format!("coda_volume_state{home},state=\"reachable\"}}")), 1.0);
+    assert_eq!(number("coda_cache_bytes{class=\"pinned\"}"), 7.0);
+    assert_eq!(number("coda_cache_bytes{class=\"dirty\"}"), 1.0);
+    assert!(number("coda_cache_bytes{class=\"opportunistic\"}") < number("coda_cache_bytes{class=\"used\"}"));
+    assert_eq!(number("coda_fuse_op_seconds_bucket{le=\"+Inf\"}"), 0.0);
+    assert_eq!(number("coda_fuse_op_seconds_count"), 0.0);
+    assert_eq!(number("coda_fuse_inflight"), 0.0);
+    assert_eq!(number("coda_fuse_oldest_inflight_seconds"), 0.0);
+    assert_eq!(number(&format!("coda_replica_up{}", server("server1"))), 1.0);
+    assert_eq!(number(&format!("coda_replica_up{}", server("server2"))), 0.0);
+    let rtt = number(&format!("coda_replica_rtt_seconds{}", server("server1")));
+    assert!(rtt > 0.0 && rtt < 10.0, "{rtt}");
+    assert_eq!(number("coda_callback_breaks_total"), 0.0);
+    assert_eq!(number("coda_guard_holds"), 0.0);
+    // Nothing has failed, and there are no tokens: named, and without a number.
+    for name in ["coda_reintegration_failures_total", "coda_token_expiry_seconds"] {
+        assert!(page.contains(&format!("# TYPE {name} ")), "{name}\n{page}");
+    }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_server_may_be_left_out_and_others_do_not_exist() {
     let world = World::new(2).await;
     world.says("whereis home").await;

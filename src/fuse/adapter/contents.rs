@@ -4,10 +4,7 @@ use std::{cell::RefCell, sync::Arc};
 
 use fuser::{FileHandle, ReplyData, ReplyEmpty, ReplyLseek, ReplyWrite};
 
-use super::{
-    desk::{Desk, guarded},
-    or_error,
-};
+use super::{desk::Desk, or_error};
 use crate::{
     fuse::{errno::of_io, file},
     venus::face::Face,
@@ -18,7 +15,7 @@ pub fn read<F: Face>(desk: &Arc<Desk<F>>, handle: FileHandle, offset: u64, size:
         static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
     let file = or_error!(desk.file(handle), reply);
-    guarded(|| {
+    desk.guarded(|| {
         BUFFER.with_borrow_mut(|buffer| {
             let size = size as usize;
             if buffer.len() < size {
@@ -34,7 +31,7 @@ pub fn read<F: Face>(desk: &Arc<Desk<F>>, handle: FileHandle, offset: u64, size:
 
 pub fn write<F: Face>(desk: &Arc<Desk<F>>, handle: FileHandle, offset: u64, data: &[u8], reply: ReplyWrite) {
     let file = or_error!(desk.file(handle), reply);
-    guarded(|| match file.opened.container.write_at(offset, data) {
+    desk.guarded(|| match file.opened.container.write_at(offset, data) {
         Ok(()) => reply.written(u32::try_from(data.len()).expect("at most MAX_TRANSFER")),
         Err(error) => reply.error(of_io(&error)),
     });
@@ -49,7 +46,7 @@ pub fn fallocate<F: Face>(
     reply: ReplyEmpty,
 ) {
     let file = or_error!(desk.file(handle), reply);
-    guarded(|| match file::allocate(&*file.opened.container, offset, length, mode) {
+    desk.guarded(|| match file::allocate(&*file.opened.container, offset, length, mode) {
         Ok(()) => reply.ok(),
         Err(error) => reply.error(of_io(&error)),
     });
@@ -57,7 +54,7 @@ pub fn fallocate<F: Face>(
 
 pub fn lseek<F: Face>(desk: &Arc<Desk<F>>, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
     let file = or_error!(desk.file(handle), reply);
-    guarded(|| match file::seek(&*file.opened.container, offset, whence) {
+    desk.guarded(|| match file::seek(&*file.opened.container, offset, whence) {
         Ok(found) => reply.offset(found),
         Err(error) => reply.error(of_io(&error)),
     });
@@ -72,7 +69,7 @@ pub fn copy_file_range<F: Face>(
 ) {
     let source = or_error!(desk.file(from), reply);
     let target = or_error!(desk.file(to), reply);
-    guarded(|| {
+    desk.guarded(|| {
         let (source, target) = (&*source.opened.container, &*target.opened.container);
         match file::copy((source, from_offset), (target, to_offset), length) {
             Ok(count) => reply.written(count),

@@ -21,7 +21,7 @@ use fuser::{
 
 use super::{
     attr,
-    desk::{self, Desk, caller, guarded},
+    desk::{self, Desk, caller},
     errno::errno,
 };
 use crate::{
@@ -334,7 +334,7 @@ impl<F: Face> Filesystem for Adapter<F> {
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         // A change of a directory is in the log, or at the servers, before it is answered.
-        guarded(|| done(self.desk.face.fsyncdir(), reply));
+        self.desk.guarded(|| done(self.desk.face.fsyncdir(), reply));
     }
 
     // Extended attributes.

@@ -5,7 +5,7 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
 use fuser::{Errno, INodeNo, RenameFlags, ReplyEmpty, ReplyEntry};
 
 use super::{
-    desk::{Desk, guarded, open_mode},
+    desk::{Desk, open_mode},
     done, or_error,
 };
 use crate::{
@@ -29,7 +29,7 @@ pub fn lookup<F: Face>(desk: &Arc<Desk<F>>, who: Caller, parent: INodeNo, name: 
 }
 
 pub fn forget<F: Face>(desk: &Desk<F>, ino: INodeNo, count: u64) {
-    guarded(|| {
+    desk.guarded(|| {
         if let Some(id) = desk.inodes.forget(ino.0, count) {
             desk.face.forget(id);
         }
