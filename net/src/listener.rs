@@ -17,10 +17,11 @@ pub struct Limits {
     pub handshakes: usize,
     /// Calls that a connection has in the service's hands.
     pub calls: usize,
-    /// Bytes of requests that a connection makes us hold, and as many again of bulk.
+    /// Bytes of requests that a connection makes us hold, as many again of bulk, and as many of contents on their
+    /// way back.
     pub held: u32,
-    /// Bytes of requests that all connections together make us hold, and as many again of bulk. Who asks for
-    /// more waits for its turn.
+    /// Bytes of requests that all connections together make us hold, as many again of bulk, and as many of contents
+    /// on their way back. Who asks for more waits for its turn.
     pub held_in_all: u32,
     /// How long a peer may stop in the middle of a request or an answer.
     pub patience: Duration,

@@ -14,7 +14,7 @@ use coda_proto::{
 };
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, interval_at},
 };
 
@@ -30,17 +30,24 @@ pub(crate) const NONSENSE: VarInt = VarInt::from_u32(2);
 /// The number under which a stream is given up.
 const GIVEN_UP: VarInt = VarInt::from_u32(1);
 
-/// What all connections share: room for what was received and is not answered yet.
+/// What all connections share: room for what was received and is not answered yet, and for contents that are on
+/// their way to who asked.
 pub(crate) struct Memory {
-    // Two: who holds a frame may wait for bulk, but who holds bulk waits for nobody.
+    // Three: who holds a frame may wait for bulk, and who holds both for an answer's room; but who holds that waits
+    // for nobody, only for its own peer, who must go on reading.
     frames: Semaphore,
     bulks: Semaphore,
+    answers: Semaphore,
 }
+
+/// Room that is held.
+type Held<'a> = (SemaphorePermit<'a>, SemaphorePermit<'a>);
 
 impl Memory {
     /// So many bytes of each.
     pub(crate) fn new(bytes: u32) -> Memory {
-        Memory { frames: Semaphore::new(bytes as usize), bulks: Semaphore::new(bytes as usize) }
+        let room = || Semaphore::new(bytes as usize);
+        Memory { frames: room(), bulks: room(), answers: room() }
     }
 }
 
@@ -101,7 +108,7 @@ async fn call(peer: &Peer, mut send: SendStream, receive: RecvStream) -> Result<
     tokio::pin!(work);
     let start = Instant::now();
     let mut ticks = interval_at(start + peer.limits.working_every, peer.limits.working_every);
-    let (response, bulk) = loop {
+    let (response, bulk, _held) = loop {
         tokio::select! {
             biased;
             answer = &mut work => break answer?,
@@ -121,7 +128,10 @@ async fn call(peer: &Peer, mut send: SendStream, receive: RecvStream) -> Result<
 }
 
 /// Reads a request and has it answered.
-async fn work(peer: &Peer, mut receive: RecvStream) -> Result<(wire::Response, Bytes), Broken> {
+async fn work(
+    peer: &Peer,
+    mut receive: RecvStream,
+) -> Result<(wire::Response, Bytes, Option<Held<'_>>), Broken> {
     let life = Life::new();
     let length = match patiently(peer, &life, exchange::read_header(&mut receive)).await? {
         Frame::Message(length) => length,
@@ -132,19 +142,39 @@ async fn work(peer: &Peer, mut receive: RecvStream) -> Result<(wire::Response, B
     let message = patiently(peer, &life, exchange::read_bytes(&mut receive, length, &life)).await?;
     let request = match frame::decode::<wire::Request>(message, "request") {
         Ok(request) => request,
-        Err(malformed) => return Ok(refused(malformed.into())),
+        Err(malformed) => {
+            let (response, bulk) = refused(malformed.into());
+            return Ok((response, bulk, None));
+        }
     };
     let length = exchange::bulk_length(request.bulk)?;
     let _bulk = (room(&peer.own.bulks, length).await, room(&peer.memory.bulks, length).await);
     life.shown();
     let bulk = patiently(peer, &life, exchange::read_bytes(&mut receive, length, &life)).await?;
+    let answer = match contents_wanted(&request) {
+        0 => None,
+        most => Some((room(&peer.own.answers, most).await, room(&peer.memory.answers, most).await)),
+    };
     let _call = peer.calls.acquire().await.expect("never closed");
     // A task of its own: a caller that gives up does not stop what was begun, and a panic is one call's.
-    let answer = tokio::spawn(peer.service.call(peer.who, request, bulk)).await;
-    Ok(answer.unwrap_or_else(|error| {
+    let answered = tokio::spawn(peer.service.call(peer.who, request, bulk)).await;
+    let (response, bulk) = answered.unwrap_or_else(|error| {
         tracing::error!(%error, "a call failed inside the server");
         refused(Refusal::new(Code::Internal, "the call failed inside the server"))
-    }))
+    });
+    Ok((response, bulk, answer))
+}
+
+/// Bytes of contents that the answer to a request may bring, at most. They stay in memory until the peer has
+/// taken them.
+fn contents_wanted(request: &wire::Request) -> usize {
+    use wire::request::Body;
+    match &request.body {
+        Some(Body::Fetch(fetch)) => (fetch.length as usize).min(BULK_LIMIT),
+        Some(Body::FetchMany(fetch)) => (fetch.at_most as usize).min(BULK_LIMIT),
+        Some(Body::Meet(_)) => BULK_LIMIT,
+        _ => 0,
+    }
 }
 
 /// Carries a session's events and its client's words, until either end stops.

@@ -129,6 +129,68 @@ async fn what_all_connections_together_make_a_server_hold_is_bounded() {
     assert!(start.elapsed() > Duration::from_millis(500), "{:?}: nothing was held", start.elapsed());
 }
 
+/// A request with bulk of 4 MiB behind it, of which only a byte comes.
+fn begun_upload() -> Vec<u8> {
+    [proper(&wire::Request { bulk: 4 << 20, ..named("x") }), vec![1]].concat()
+}
+
+/// A request for 4 MiB.
+fn fetch() -> Vec<u8> {
+    let fetch = wire::Fetch { length: 4 << 20, ..Default::default() };
+    proper(&wire::Request { body: Some(wire::request::Body::Fetch(fetch)), ..Default::default() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_never_end_hold_no_more_than_there_is_room_for() {
+    let authority = authority();
+    let credentials = authority.issue_server(ServerId(3), now()).unwrap();
+    let limits =
+        Limits { patience: Duration::from_secs(1), held_in_all: 9 * 1024 * 1024, ..Limits::default() };
+    let listener = Listener::bind_with(anywhere(), &credentials, Arc::new(Echo::default()), limits).unwrap();
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let raw = Raw::to(listener.local_addr()).await;
+        let streams = raw.says(&begun_upload()).await;
+        open.push((raw, streams));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (dialer, target) = (dialer(&authority, None), target(listener.local_addr()));
+    // A call without bulk needs none of that room.
+    dialer.call(&target, named("x"), Bytes::new(), Foreground, Duration::from_secs(10)).await.unwrap();
+    let start = tokio::time::Instant::now();
+    let bulk = Bytes::from(vec![1; 4 << 20]);
+    let echoed = wire::Request { body: None, ..Default::default() };
+    dialer.call(&target, echoed, bulk, Foreground, Duration::from_secs(10)).await.unwrap();
+    assert!(start.elapsed() > Duration::from_millis(500), "{:?}: nothing was held", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_takes_hold_no_more_than_there_is_room_for() {
+    let authority = authority();
+    let credentials = authority.issue_server(ServerId(3), now()).unwrap();
+    let (mebi, patience) = (1024 * 1024, Duration::from_secs(1));
+    // Room for two answers on a connection, and for three in all.
+    let limits = Limits { patience, held: 9 * mebi, held_in_all: 13 * mebi, ..Limits::default() };
+    let echo = Arc::new(Echo::default());
+    let listener = Listener::bind_with(anywhere(), &credentials, echo.clone(), limits).unwrap();
+    let begun = || echo.calls.load(std::sync::atomic::Ordering::Relaxed);
+    let mut open = Vec::new();
+    for most in [2, 3] {
+        let raw = Raw::to(listener.local_addr()).await;
+        for _ in 0..20 {
+            open.push((None, raw.says(&fetch()).await));
+        }
+        open.last_mut().unwrap().0 = Some(raw);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(begun(), most, "calls that were begun");
+    }
+    // Small answers need none of that room, and whoever wants a large one has it when those who do not read are given up.
+    let (dialer, target) = (dialer(&authority, None), target(listener.local_addr()));
+    dialer.call(&target, named("x"), Bytes::new(), Foreground, Duration::from_secs(5)).await.unwrap();
+    tokio::time::sleep(2 * patience).await;
+    assert!(begun() > 4, "{} calls: nobody was given up", begun());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_abandoned_calls_leave_the_connection_usable() {
     let world = world();
