@@ -38,6 +38,8 @@ const TRUSTED: Duration = Duration::from_secs(3600);
 const REMEMBERED: usize = 100_000;
 /// A container read in pieces is checked before its first piece is served, up to this size.
 const AT_ONCE: u64 = 64 * 1024 * 1024;
+/// How long after that it is checked: whoever wants it now wants the disk and a processor, too.
+const LATER: Duration = Duration::from_secs(10);
 /// Before the first look after a start, and between two passes over everything.
 const FIRST: Duration = Duration::from_secs(60);
 const BETWEEN_PASSES: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -141,6 +143,7 @@ impl Volume {
     fn check_later(self: &Arc<Self>, name: String, length: u64, hash: Vec<u8>) {
         let volume = self.clone();
         self.env().spawn(Box::pin(async move {
+            tokio::time::sleep(LATER).await;
             if !blocking(|| volume.store().containers.holds(&name, length, &hash)) {
                 volume.damaged(&hash, Some(&name));
             }

@@ -38,6 +38,7 @@ impl Server {
         let id = VolumeId(apply.volume);
         let volume = self.volume(id)?;
         let epoch = apply.epoch;
+        volume.meetings.courtesy().client_came();
         self.check_epoch(id, epoch)?;
         // Here too, so that nobody waits behind a replica that is being filled only to be refused.
         volume.read(served)?;

@@ -40,7 +40,6 @@ impl Server {
                 seen: seen(view)?,
                 progress: (!row.joined).then_some(progress),
                 epoch,
-                files: view.files()?,
             })
         })?;
         Ok(report)

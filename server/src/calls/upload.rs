@@ -35,6 +35,7 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 impl Server {
     pub(crate) async fn upload(&self, caller: Caller, piece: wire::Upload, bytes: Bytes) -> Answer {
         let volume = self.volume(VolumeId(piece.volume))?;
+        volume.meetings.courtesy().client_came();
         let handle: [u8; 16] =
             piece.handle[..].try_into().map_err(|_| Refusal::new(Code::Invalid, "a handle has 16 bytes"))?;
         if bytes.len() > BULK_LIMIT {

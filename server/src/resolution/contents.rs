@@ -3,9 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use coda_proto::{
-    Code, INLINE_LIMIT, Refusal,
+    BULK_LIMIT, Code, INLINE_LIMIT, Refusal,
     wire::{self, request, response},
 };
+use futures::{
+    StreamExt,
+    stream::{FuturesOrdered, FuturesUnordered},
+};
+use tokio::time::Instant;
 
 use super::{SILENCE, exchange::Failure};
 use crate::{
@@ -17,6 +22,12 @@ use crate::{
 
 /// Small contents asked for in one call, at most.
 const AT_ONCE: usize = 1000;
+/// The same while clients want the same processors.
+const AMONG_CLIENTS: usize = 100;
+/// Pieces of one container that are asked for before the first of them is here.
+const AHEAD: usize = 4;
+/// Containers fetched at a time, one piece of each.
+const ABREAST: usize = 4;
 /// Containers fetched between two commits, at most.
 const UPLOADS: usize = 100;
 
@@ -64,8 +75,10 @@ impl Server {
             lacking.into_iter().partition(|(_, length)| *length <= INLINE_LIMIT as u64);
         let mut fetched = BTreeMap::new();
         let mut small = small.into_iter().map(|(hash, _)| hash).peekable();
+        let courtesy = volume.meetings.courtesy();
         while small.peek().is_some() {
-            let asked: Vec<[u8; 32]> = small.by_ref().take(AT_ONCE).collect();
+            let count = if courtesy.gives_way() { AMONG_CLIENTS } else { AT_ONCE };
+            let asked: Vec<[u8; 32]> = small.by_ref().take(count).collect();
             self.fetch_small(volume, peer, asked, &mut fetched).await?;
         }
         for files in large.chunks(UPLOADS) {
@@ -92,8 +105,10 @@ impl Server {
         while !asked.is_empty() {
             let many = asked.iter().map(|hash| hash.to_vec().into()).collect();
             let meet = wire::Meet { volume: volume.id.0, many, ..Default::default() };
+            let begun = Instant::now();
             let (body, mut bulk) = self.ask_peer(peer, request::Body::Meet(meet), SILENCE).await?;
             let response::Body::Met(met) = body else { return Err(wrong().into()) };
+            rest(volume, &met, begun).await;
             progress.bytes(bulk.len() as u64, self.rate_of(volume.id)).await;
             let answered = met.lengths.len();
             if answered == 0 || answered > asked.len() {
@@ -149,11 +164,18 @@ impl Server {
         };
         volume.write(note, |_| {}).await?;
         let (mut missing, mut failure) = (Vec::new(), None);
-        for (handle, row) in rows {
-            let whole = match failure {
-                None => self.pieces(volume, peer, &row, &handle).await,
-                Some(_) => Ok(false),
-            };
+        let ahead = if files.len() == 1 { AHEAD } else { 1 };
+        let (mut waiting, mut going) = (rows.into_iter(), FuturesUnordered::new());
+        loop {
+            while failure.is_none()
+                && going.len() < ABREAST
+                && let Some((handle, row)) = waiting.next()
+            {
+                going.push(
+                    async move { (handle, self.pieces(volume, peer, &row, &handle, ahead).await, row) },
+                );
+            }
+            let Some((handle, whole, row)) = going.next().await else { break };
             match whole {
                 Ok(true) => {
                     let name = row.container;
@@ -167,6 +189,7 @@ impl Server {
                 }
             }
         }
+        missing.extend(waiting.map(|(handle, _)| handle));
         if !missing.is_empty() {
             // Nothing of them is kept: pieces of two peers could belong to different bytes.
             for handle in &missing {
@@ -186,34 +209,36 @@ impl Server {
         peer: &wire::ServerInfo,
         upload: &UploadRow,
         handle: &[u8; 16],
+        ahead: usize,
     ) -> Result<bool, Failure> {
         let containers = &volume.store().containers;
-        let (mut offset, mut hasher) = (0, blake3::Hasher::new());
-        let mut next = self.piece(volume, peer, &upload.hash, 0).await?;
+        let (mut offset, mut asked) = (0, 0);
+        let mut hasher = blake3::Hasher::new();
+        let mut coming = FuturesOrdered::new();
         while offset < upload.length {
-            let Some(bytes) = next.take() else { return Ok(false) };
+            // A rate is kept by asking for one after the other.
+            let calm = self.rate_of(volume.id) == 0 && !volume.meetings.courtesy().gives_way();
+            while coming.len() < if calm { ahead } else { 1 } && asked < upload.length {
+                coming.push_back(self.piece(volume, peer, &upload.hash, asked));
+                asked += BULK_LIMIT as u64;
+            }
+            let piece = coming.next().await.expect("one was asked for, since not all are here");
+            let Some(bytes) = piece? else { return Ok(false) };
             let after = offset + bytes.len() as u64;
             if bytes.is_empty() || after > upload.length {
                 return Err(wrong().into());
             }
-            let keep = async {
-                blocking(|| {
-                    hasher.update(&bytes);
-                    containers.append(handle, offset, &bytes)
-                })
+            if after < upload.length && bytes.len() != BULK_LIMIT {
+                // A peer that sends other pieces than we asked for: those that are under way do not follow this one.
+                coming = FuturesOrdered::new();
+                asked = after;
+            }
+            let keep = || {
+                hasher.update(&bytes);
+                containers.append(handle, offset, &bytes)
             };
-            // The next one travels while this one is written.
-            let (piece, kept) = tokio::join!(
-                async {
-                    match after < upload.length {
-                        true => self.piece(volume, peer, &upload.hash, after).await,
-                        false => Ok(None),
-                    }
-                },
-                keep
-            );
-            kept.map_err(Refusal::from)?;
-            (next, offset) = (piece?, after);
+            blocking(keep).map_err(Refusal::from)?;
+            offset = after;
         }
         if hasher.finalize().as_bytes() != &upload.hash {
             return Err(wrong().into());
@@ -231,8 +256,10 @@ impl Server {
     ) -> Result<Option<bytes::Bytes>, Failure> {
         let contents = hash.to_vec().into();
         let meet = wire::Meet { volume: volume.id.0, contents, offset, ..Default::default() };
+        let begun = Instant::now();
         match self.ask_peer(peer, request::Body::Meet(meet), SILENCE).await {
-            Ok((response::Body::Met(_), bytes)) => {
+            Ok((response::Body::Met(met), bytes)) => {
+                rest(volume, &met, begun).await;
                 volume.meetings.progress().bytes(bytes.len() as u64, self.rate_of(volume.id)).await;
                 Ok(Some(bytes))
             }
@@ -241,6 +268,15 @@ impl Server {
             Err(failure) => Err(failure),
         }
     }
+}
+
+/// After an answer: clients go first.
+async fn rest(volume: &Volume, met: &wire::MetAnswer, begun: Instant) {
+    let courtesy = volume.meetings.courtesy();
+    if met.clients {
+        courtesy.peer_has_clients();
+    }
+    courtesy.rest(begun.elapsed()).await;
 }
 
 fn wrong() -> coda_proto::Malformed {

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use coda_proto::{
-    Author, Base, Code, Fid, Kind, Op, Record, Refusal, ServerId, VolumeId,
-    merge::{self, ApplyError, Head, ObjectState, Replica as _},
+    Author, Base, Code, Fid, INLINE_LIMIT, Kind, Op, Record, Refusal, ServerId, VolumeId,
+    merge::{self, ApplyError, Head, Joined, ObjectState, Replica as _},
     planted::{Bug, planted},
     wire::{self, request, response},
 };
+use tokio::time::Instant;
 
 use super::{SILENCE, contents::Fetched, serve::doubt};
 use crate::{
@@ -21,6 +22,10 @@ use crate::{
 
 /// Objects joined in one transaction, about: while it runs nobody else writes, and memory holds them all.
 const AT_ONCE: usize = 20_000;
+/// Bytes of small contents among them, about: they are in memory until they are joined.
+const HEAVY: u64 = 64 * 1024 * 1024;
+/// The same for a replica that is being filled, which nobody sees in between.
+const FILL: usize = 250;
 /// Times that a peer is heard again because contents were replaced meanwhile.
 const HEARD_AGAIN: u32 = 3;
 
@@ -33,6 +38,14 @@ pub(crate) enum Failure {
     Refused(#[from] Refusal),
     #[error("a peer that answers nonsense: {0}")]
     Malformed(#[from] coda_proto::Malformed),
+}
+
+/// How far a peer has been heard.
+#[derive(Clone, Copy)]
+struct Place {
+    incarnation: u64,
+    upto: u64,
+    retired_upto: u64,
 }
 
 /// What a peer said of its replica.
@@ -59,14 +72,49 @@ impl Server {
         let server = ServerId::new(peer.id)?;
         let turn = volume.meetings.turn(server);
         let _one_at_a_time = turn.acquire().await.expect("never closed");
-        let (mut changed, mut again) = (0, 0);
-        let mut fetched = BTreeMap::new();
+        // Nobody sees a replica that serves nobody in between.
+        let filling = !volume.read(|view| Ok(view.volume_row()?.joined))?;
+        volume.meetings.courtesy().fills(filling);
+        let mut changed = 0;
+        let mut heard = self.hear_with_contents(volume, server, peer, (silence, filling), None).await?;
         loop {
-            let mut heard = self.hear(volume, server, peer, silence).await?;
+            let (heard_now, contents) = heard;
+            let (place, last) = (heard_now.place(), heard_now.last);
+            // The next ones travel while these are joined.
+            let next = async {
+                match last {
+                    true => Ok(None),
+                    false => {
+                        let more = (silence, filling);
+                        self.hear_with_contents(volume, server, peer, more, Some(place)).await.map(Some)
+                    }
+                }
+            };
+            let (joined, next) = tokio::join!(self.join(volume, server, heard_now, contents, filling), next);
+            changed += joined?;
+            match next? {
+                Some(next) => heard = next,
+                None => return Ok(changed),
+            }
+        }
+    }
+
+    /// What a peer says, and the contents that are lacking here for it.
+    async fn hear_with_contents(
+        &self,
+        volume: &Arc<Volume>,
+        server: ServerId,
+        peer: &wire::ServerInfo,
+        (silence, filling): (Duration, bool),
+        from: Option<Place>,
+    ) -> Result<(Heard, BTreeMap<[u8; 32], Fetched>), Failure> {
+        let mut fetched = BTreeMap::new();
+        let mut again = 0;
+        loop {
+            let mut heard = self.hear(volume, server, peer, (silence, filling), from).await?;
             if planted(Bug::MeetingLosesOne) && heard.states.len() > 1 {
                 heard.states.pop();
             }
-            let last = heard.last;
             let mut lacking = volume.read(|view| Ok(lacking(view, &heard.states)?))?;
             lacking.retain(|hash, _| !fetched.contains_key(hash));
             let wanted: Vec<[u8; 32]> =
@@ -78,10 +126,7 @@ impl Server {
                 again += 1;
                 continue;
             }
-            changed += self.join(volume, server, heard, std::mem::take(&mut fetched)).await?;
-            if last {
-                return Ok(changed);
-            }
+            return Ok((heard, fetched));
         }
     }
 
@@ -95,26 +140,30 @@ impl Server {
     ) -> Result<usize, Failure> {
         let (known, lacking) = volume.read(|view| Ok((view.peer(server)?, lacking(view, &states)?)))?;
         let fetched = self.fetch_lacking(volume, peer, lacking).await?;
-        let (incarnation, upto) = (known.incarnation, known.seen);
-        let heard = Heard {
-            states,
-            ..Heard::none(incarnation, upto, volume.read(|view| Ok(view.retired_heard(server)?))?)
-        };
-        self.join(volume, server, heard, fetched).await
+        let retired_upto = volume.read(|view| Ok(view.retired_heard(server)?))?;
+        let place = Place { incarnation: known.incarnation, upto: known.seen, retired_upto };
+        let heard = Heard { states, ..Heard::none(place) };
+        self.join(volume, server, heard, fetched, false).await
     }
 
-    /// What changed at a peer since we last met, as far as it fits.
+    /// What changed at a peer since we last met, or behind `from`, as far as it fits.
     async fn hear(
         &self,
         volume: &Arc<Volume>,
         server: ServerId,
         peer: &wire::ServerInfo,
-        silence: Duration,
+        (silence, filling): (Duration, bool),
+        from: Option<Place>,
     ) -> Result<Heard, Failure> {
         let (known, row, retired) =
             volume.read(|view| Ok((view.peer(server)?, view.volume_row()?, view.retired_heard(server)?)))?;
-        let mut heard = Heard::none(known.incarnation, known.seen, retired);
-        while !heard.last && heard.states.len() < AT_ONCE {
+        let first = Place { incarnation: known.incarnation, upto: known.seen, retired_upto: retired };
+        let mut heard = Heard::none(from.unwrap_or(first));
+        let enough = if filling { FILL } else { AT_ONCE };
+        let courtesy = volume.meetings.courtesy();
+        let mut weight = 0;
+        while !heard.last && heard.states.len() < enough && weight < HEAVY {
+            let count = !row.joined && from.is_none() && heard.states.is_empty();
             let body = request::Body::Meet(wire::Meet {
                 volume: volume.id.0,
                 incarnation: heard.incarnation,
@@ -124,11 +173,17 @@ impl Server {
                 met_incarnation: known.incarnation,
                 met_seq: known.seen,
                 retired_after: Some(heard.retired_upto),
-                count: !row.joined && heard.states.is_empty(),
+                count,
+                limit: if filling { FILL as u32 } else { 0 },
                 ..Default::default()
             });
+            let begun = Instant::now();
             let (body, _) = self.ask_peer(peer, body, silence).await?;
             let response::Body::Met(met) = body else { return Err(unexpected().into()) };
+            if met.clients {
+                courtesy.peer_has_clients();
+            }
+            courtesy.rest(begun.elapsed()).await;
             if met.known_incarnation != 0 {
                 let has_been =
                     volume.read(|view| Ok(view.has_been(met.known_incarnation, met.known_seq)?))?;
@@ -140,7 +195,7 @@ impl Server {
             (heard.last, heard.joined) = (met.last, met.joined);
             (heard.retired_upto, heard.marks) = (met.retired_upto, marks(&met));
             heard.retired.extend(met.retired);
-            if !row.joined && heard.states.is_empty() {
+            if count {
                 volume.meetings.progress().expect(met.objects_left, met.bytes_left);
             }
             for state in met.objects {
@@ -148,27 +203,81 @@ impl Server {
                 if state.head.fid.volume != volume.id {
                     return Err(coda_proto::Malformed::new("object", "of another volume").into());
                 }
+                let lengths = state.head.siblings.iter().map(|sibling| sibling.length);
+                weight += lengths.filter(|length| *length <= INLINE_LIMIT as u64).sum::<u64>();
                 heard.states.push(state);
             }
         }
         Ok(heard)
     }
 
-    /// Joins what was heard, as one change.
+    /// Joins what was heard: as one change, or, where nobody is served yet, as several.
     async fn join(
+        &self,
+        volume: &Arc<Volume>,
+        peer: ServerId,
+        mut heard: Heard,
+        mut fetched: BTreeMap<[u8; 32], Fetched>,
+        filling: bool,
+    ) -> Result<usize, Failure> {
+        let courtesy = volume.meetings.courtesy();
+        let mut changed = 0;
+        while filling && heard.states.len() > courtesy.at_once() {
+            let rest = heard.states.split_off(courtesy.at_once().min(heard.states.len()));
+            let part = std::mem::replace(&mut heard.states, rest);
+            let retired = std::mem::take(&mut heard.retired);
+            let begun = Instant::now();
+            let joined;
+            (joined, fetched) = self.join_part(volume, part, retired, fetched).await?;
+            changed += joined.changed.len();
+            volume.meetings.listed(peer, &joined);
+            courtesy.rest(begun.elapsed()).await;
+        }
+        let begun = Instant::now();
+        changed += self.join_last(volume, peer, heard, fetched, filling).await?;
+        courtesy.rest(begun.elapsed()).await;
+        Ok(changed)
+    }
+
+    /// Joins some of what was heard. Nothing is noted about the peer: what comes after it may be lost.
+    async fn join_part(
+        &self,
+        volume: &Arc<Volume>,
+        states: Vec<ObjectState>,
+        retired: Vec<wire::Retired>,
+        mut fetched: BTreeMap<[u8; 32], Fetched>,
+    ) -> Result<(Joined, BTreeMap<[u8; 32], Fetched>), Failure> {
+        let (sessions, id, count) = (self.sessions().clone(), volume.id, states.len());
+        let files: Vec<Fid> = states.iter().map(|state| state.head.fid).collect();
+        let work = move |txn: &mut Txn<'_>| -> Result<_, Refusal> {
+            for one in retired {
+                txn.hear_retired(Author(one.author), one.stamp)?;
+            }
+            let joined = merge::join_objects(txn, states)?;
+            files.into_iter().try_for_each(|fid| fill(txn, fid, &mut fetched))?;
+            Ok((joined, fetched))
+        };
+        let done = volume.write(work, move |done| sessions.break_promises(id, &done.changed, NOBODY)).await?;
+        volume.meetings.progress().joined(count);
+        Ok(done)
+    }
+
+    /// Joins (the rest of) what was heard, and notes how far the peer has been heard by that.
+    async fn join_last(
         &self,
         volume: &Arc<Volume>,
         peer: ServerId,
         heard: Heard,
         mut fetched: BTreeMap<[u8; 32], Fetched>,
+        filling: bool,
     ) -> Result<usize, Failure> {
         let (sessions, id) = (self.sessions().clone(), volume.id);
         let touching = volume.clone();
         let files: Vec<Fid> = heard.states.iter().map(|state| state.head.fid).collect();
-        let is_whole = heard.last && heard.joined;
+        let (last, is_whole) = (heard.last, heard.last && heard.joined);
         let (peers, epoch) = self.group_of(id);
         let heard_of = files.len();
-        let changed = volume
+        let joined = volume
             .write(
                 move |txn| {
                     // Before the states that fold what they did.
@@ -182,7 +291,12 @@ impl Server {
                     for left in fetched.into_values() {
                         left.forget(txn)?;
                     }
-                    for dir in joined.relisted {
+                    let relisted = match filling {
+                        true if heard.last => touching.meetings.relisted(peer, &joined),
+                        true => Vec::new(),
+                        false => joined.relisted.clone(),
+                    };
+                    for dir in relisted {
                         renew(txn, &touching, dir)?;
                     }
                     if heard.last && heard.joined && !txn.volume_row()?.joined {
@@ -194,16 +308,22 @@ impl Server {
                         txn.put_marks(peer, epoch, heard.marks)?;
                         txn.advance_marks(&peers, epoch)?;
                     }
-                    Ok(joined.changed.len())
+                    Ok(joined)
                 },
                 move |done| sessions.break_promises(id, &done.changed, NOBODY),
             )
             .await?;
+        match last {
+            true => volume.meetings.listed_all(peer),
+            false if filling => volume.meetings.listed(peer, &joined),
+            false => {}
+        }
         if is_whole {
             volume.meetings.has_met();
+            volume.meetings.courtesy().fills(false);
         }
         volume.meetings.progress().joined(heard_of);
-        Ok(changed)
+        Ok(joined.changed.len())
     }
 
     /// Asks a peer something.
@@ -260,8 +380,13 @@ impl Server {
 }
 
 impl Heard {
+    /// Where what comes next begins.
+    fn place(&self) -> Place {
+        Place { incarnation: self.incarnation, upto: self.upto, retired_upto: self.retired_upto }
+    }
+
     /// Nothing yet.
-    fn none(incarnation: u64, upto: u64, retired_upto: u64) -> Heard {
+    fn none(Place { incarnation, upto, retired_upto }: Place) -> Heard {
         Heard {
             incarnation,
             upto,

@@ -12,10 +12,13 @@
 //!  local change, COP2 missing ─> 5 s ──┴─> peer unreachable: again in 1 .. 15 s   10 min
 //! ```
 //!
-//! `schedule` decides when, `exchange` does it, `serve` answers those who ask.
+//! `schedule` decides when, `exchange` does it, `serve` answers those who ask. A replica that serves nobody yet is
+//! filled in many small transactions, and gives way to clients (`courtesy`).
 
 mod contents;
+mod courtesy;
 mod exchange;
+mod listings;
 mod progress;
 mod schedule;
 mod serve;
@@ -26,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use coda_proto::{Author, Dot, ServerId, VolumeId, wire};
+use coda_proto::{Author, Dot, Fid, ServerId, VolumeId, merge::Joined, wire};
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
@@ -69,6 +72,9 @@ pub(crate) struct Meetings {
     /// joined with what the others know since it heard of that.
     doubts: Mutex<BTreeMap<(ServerId, u64), bool>>,
     progress: progress::Progress,
+    courtesy: courtesy::Courtesy,
+    /// What a replica that is being filled did to listings, by the peer that fills it.
+    listings: Mutex<BTreeMap<ServerId, listings::Listings>>,
 }
 
 impl Meetings {
@@ -82,6 +88,8 @@ impl Meetings {
             begun: Instant::now(),
             doubts: Mutex::default(),
             progress: progress::Progress::default(),
+            courtesy: courtesy::Courtesy::default(),
+            listings: Mutex::default(),
         }
     }
 
@@ -116,6 +124,29 @@ impl Meetings {
     /// How far this replica is on its way in.
     pub(crate) fn progress(&self) -> &progress::Progress {
         &self.progress
+    }
+
+    /// Who goes first.
+    pub(crate) fn courtesy(&self) -> &courtesy::Courtesy {
+        &self.courtesy
+    }
+
+    /// One of the transactions in which a peer fills this replica.
+    fn listed(&self, peer: ServerId, joined: &Joined) {
+        self.listings.lock().expect("never held across a panic").entry(peer).or_default().add(joined);
+    }
+
+    /// Directories that need a new version after the last of them.
+    fn relisted(&self, peer: ServerId, last: &Joined) -> Vec<Fid> {
+        let listings = self.listings.lock().expect("never held across a panic");
+        let mut all = listings.get(&peer).cloned().unwrap_or_default();
+        all.add(last);
+        all.relisted()
+    }
+
+    /// They have been given one.
+    fn listed_all(&self, peer: ServerId) {
+        self.listings.lock().expect("never held across a panic").remove(&peer);
     }
 
     /// These mutations were applied here. Unless somebody says that all members hold them, the peers are

@@ -16,6 +16,7 @@ use prost::Message;
 
 use super::{SILENCE, SUSPECT_SILENCE};
 use crate::{
+    blocking::blocking,
     calls::{Answer, Caller, plain},
     server::Server,
     status::status,
@@ -42,16 +43,19 @@ impl Server {
             Identity::Server(_) | Identity::Admin => {}
             Identity::Client => return Err(Refusal::new(Code::Access, "only servers meet")),
         }
-        if !meet.contents.is_empty() {
-            return contents(&volume, &hash(&meet.contents)?, meet.offset);
-        }
-        if !meet.many.is_empty() {
-            return small_contents(&volume, &meet.many);
-        }
-        volume.read(|view| {
-            let (known_incarnation, known_seq) = (known.incarnation, known.seen);
-            let page = page(view, meet, is_old)?;
-            plain(Body::Met(wire::MetAnswer { known_incarnation, known_seq, ..page }))
+        // It takes milliseconds, in which others go on.
+        blocking(|| {
+            if !meet.contents.is_empty() {
+                return contents(&volume, &hash(&meet.contents)?, meet.offset);
+            }
+            if !meet.many.is_empty() {
+                return small_contents(&volume, &meet.many);
+            }
+            volume.read(|view| {
+                let (known_incarnation, known_seq) = (known.incarnation, known.seen);
+                let (page, clients) = (page(view, meet, is_old)?, volume.meetings.courtesy().has_clients());
+                plain(Body::Met(wire::MetAnswer { known_incarnation, known_seq, clients, ..page }))
+            })
         })
     }
 
@@ -146,7 +150,8 @@ fn contents(volume: &Arc<Volume>, hash: &[u8; 32], offset: u64) -> Answer {
         let unknown = || Refusal::new(Code::Gone, "no contents with this hash");
         let content = view.content_by_hash(hash)?.ok_or_else(unknown)?;
         let bytes = volume.read_checked(&content, offset, BULK_LIMIT)?.ok_or_else(unknown)?;
-        Ok((Body::Met(wire::MetAnswer { total: content.length, ..Default::default() }), bytes))
+        let clients = volume.meetings.courtesy().has_clients();
+        Ok((Body::Met(wire::MetAnswer { total: content.length, clients, ..Default::default() }), bytes))
     })
 }
 
@@ -171,7 +176,8 @@ fn small_contents(volume: &Arc<Volume>, hashes: &[Bytes]) -> Answer {
                 None => lengths.push(-1),
             }
         }
-        Ok((Body::Met(wire::MetAnswer { lengths, ..Default::default() }), bulk.freeze()))
+        let clients = volume.meetings.courtesy().has_clients();
+        Ok((Body::Met(wire::MetAnswer { lengths, clients, ..Default::default() }), bulk.freeze()))
     })
 }
 

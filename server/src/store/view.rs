@@ -393,13 +393,6 @@ impl View<'_> {
         Ok(query.query_row([], |row| row.get(0))?)
     }
 
-    /// How many of them are files that show.
-    pub fn files(&self) -> Result<u64, StoreError> {
-        let mut query =
-            self.db.prepare_cached("SELECT count(*) FROM head WHERE vnode % 2 = 0 AND blocks > 0")?;
-        Ok(query.query_row([], |row| row.get(0))?)
-    }
-
     /// How many objects changed since `seq`, and about how many bytes they have.
     pub fn left_since(&self, seq: u64) -> Result<(u64, u64), StoreError> {
         let mut query = self

@@ -149,6 +149,38 @@ async fn a_member_with_a_new_disk_serves_nothing_until_it_has_met_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replica_that_is_filled_in_many_transactions_makes_no_version_of_its_own() {
+    let mut cluster = Cluster::new(2);
+    let mut one = client(&cluster, 1);
+    cluster.settle(SOON).await;
+    cluster.stop(ServerId(2));
+    cluster.lose_disk(ServerId(2));
+    let dirs = [one.mkdir(one.root(), "a").await.unwrap(), one.mkdir(one.root(), "b").await.unwrap()];
+    let mut files = Vec::new();
+    for index in 0..100 {
+        files.push(one.create(dirs[index % 2], &format!("f{index}")).await.unwrap());
+    }
+    // Written to after their directories changed for the last time, so that they come behind them.
+    for (index, fid) in files.iter().enumerate() {
+        one.store(*fid, &[index as u8]).await.unwrap();
+    }
+    let mut pasts = Vec::new();
+    for dir in [one.root(), dirs[0], dirs[1]] {
+        pasts.push((dir, one.past(dir).await));
+    }
+    // A client is at work, so it comes in small pieces, with rests in between.
+    cluster.start(ServerId(2));
+    cluster.settle(SOON).await;
+    tokio::time::sleep(PAUSE).await;
+    let two = client(&cluster, 2);
+    assert_eq!(two.names(dirs[0]).await.len(), 50);
+    for (dir, past) in pasts {
+        assert_eq!(one.past(dir).await, past, "a version that nobody made");
+    }
+    cluster.check_stores();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_volume_that_no_member_has_a_history_of_begins_when_all_of_them_say_so() {
     let mut cluster = Cluster::new(3);
     // As after a crash of all of them between learning of the volume and making its replicas.
