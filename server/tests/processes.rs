@@ -354,7 +354,9 @@ async fn the_scm_is_lost_another_signs_for_the_realm_and_files_in_the_directory_
     let token = well(beta(&["invite", "--name", "gamma"]));
     let (token, three_dir) = (token.trim(), text(&three));
     let scm = ["join", "--scm", second_at.as_str(), "--token", token, "--dir", three_dir.as_str()];
-    well(codasrv(&[&scm[..], &["--name", "gamma", "--endpoint", &third_at]].concat()));
+    let joined = well(codasrv(&[&scm[..], &["--name", "gamma", "--endpoint", &third_at, "--json"]].concat()));
+    let joined: serde_json::Value = serde_json::from_str(&joined).unwrap();
+    assert_eq!((&joined["server"], &joined["name"]), (&3.into(), &"gamma".into()));
     let _third = serve(&three);
     well(beta(&["create", "on-three", "beta", "gamma"]));
     eventually("the third one serves it", || file(&three, "db/VRList").contains("on-three"));
@@ -366,6 +368,11 @@ async fn the_scm_is_lost_another_signs_for_the_realm_and_files_in_the_directory_
     assert!(found.contains("server.conf:2: lwps has no effect any more"), "{found}");
     assert!(found.contains(&format!("db/servers:2: alpha at {at} does not answer")), "{found}");
     assert!(found.contains("db/servers:3: 127.0.0.1 is this machine wherever it is used"), "{found}");
+    badly(check);
+    let check = codasrv(&["check-config", "--json", "--conf", &text(&conf)]);
+    let told: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap();
+    let count = |what: &str| told[what].as_array().unwrap().len();
+    assert_eq!((count("notes"), count("notes") + count("problems")), (1, found.lines().count()));
     badly(check);
 
     let _first = serve(&one);

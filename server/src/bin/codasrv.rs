@@ -41,6 +41,9 @@ struct Cli {
     /// Address to listen at [default: every address, at the port that the realm knows].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    /// Answer as one JSON value: what a command did or found.
+    #[arg(long, global = true)]
+    json: bool,
     /// Loopback address at which Prometheus finds the server's numbers [default: nowhere].
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
@@ -76,9 +79,6 @@ enum Command {
         /// As with --repair, but only say what is wrong.
         #[arg(long)]
         dry_run: bool,
-        /// Answer as one JSON value.
-        #[arg(long)]
-        json: bool,
         /// Where the server keeps everything.
         #[arg(long)]
         dir: PathBuf,
@@ -166,9 +166,15 @@ fn endpoint(text: &str) -> Result<wire::Endpoint, String> {
     Ok(wire::Endpoint { host, port: port.into(), peer_only: false })
 }
 
-fn check_config(named: Option<PathBuf>) -> anyhow::Result<()> {
+fn check_config(named: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
     let path = named.clone().unwrap_or_else(|| conf::USUAL.into());
     let (problems, notes) = check::check_here(&path, named.is_some())?;
+    if json {
+        let wrong: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        println!("{}", serde_json::json!({ "file": path, "problems": wrong, "notes": notes }));
+        anyhow::ensure!(problems.is_empty(), "{}: {} problems", path.display(), problems.len());
+        return Ok(());
+    }
     notes.iter().for_each(|note| println!("{note}"));
     problems.iter().for_each(|problem| println!("{problem}"));
     match problems.len() {
@@ -227,11 +233,18 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
+    let json = cli.json;
     match (cli.command, cli.dir) {
         (Some(Command::Init { realm, dir, own, anyuser }), _) => {
             let (name, endpoints) = own.resolve()?;
             let at = format!("{}:{}", endpoints[0].host, endpoints[0].port);
             join::init(&realm, &dir, &name, endpoints, anyuser)?;
+            if json {
+                let ca = dir.join("ca.pem");
+                let made = serde_json::json!({ "realm": realm, "name": name, "server": 1, "dir": dir, "endpoint": at, "ca": ca });
+                println!("{made}");
+                return Ok(());
+            }
             println!("Realm {realm} is made, with its root volume on {name}.");
             println!("Serve it:          codasrv --dir {}", dir.display());
             println!("Administer it:     volutil --dir {} --host {at} list", dir.display());
@@ -241,12 +254,18 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         (Some(Command::Join { scm, token, dir, own }), _) => {
             let (name, endpoints) = own.resolve()?;
             let id = join::join(scm, &token, &dir, &name, endpoints).await?;
+            if json {
+                let made =
+                    serde_json::json!({ "realm": token.realm, "name": name, "server": id.0, "dir": dir });
+                println!("{made}");
+                return Ok(());
+            }
             println!("{name} is server {id} of {}.", token.realm);
             println!("Serve it:          codasrv --dir {}", dir.display());
             Ok(())
         }
-        (Some(Command::CheckConfig { conf }), _) => check_config(conf),
-        (Some(Command::Check { dir, repair, dry_run, json }), _) => check(&dir, repair && !dry_run, json),
+        (Some(Command::CheckConfig { conf }), _) => check_config(conf, json),
+        (Some(Command::Check { dir, repair, dry_run }), _) => check(&dir, repair && !dry_run, json),
         (Some(Command::Accept { dir, consent }), _) => {
             let what = format!(
                 "What is in {} is taken for all there is; what only others had is lost",
@@ -257,6 +276,11 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             }
             let _lock = StoreLock::take(&dir)?;
             let accepted = setup::accept(&dir, Durability::Full, nanoseconds())?;
+            if json {
+                let volumes: Vec<String> = accepted.iter().map(ToString::to_string).collect();
+                println!("{}", serde_json::json!({ "accepted": volumes }));
+                return Ok(());
+            }
             accepted.iter().for_each(|volume| println!("volume {volume} serves what is here"));
             Ok(())
         }

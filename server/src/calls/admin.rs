@@ -66,7 +66,15 @@ impl Server {
             Ask::VolumeDetail(detail) => self.volume_detail(&detail.name),
             Ask::Invite(invite) => self.invite(&invite),
             Ask::CreateVolume(create) if !create.stage.is_empty() => self.create_staged(create).await,
-            Ask::CreateVolume(create) => self.change(|realm| change::create_volume(realm, create)).await,
+            Ask::CreateVolume(create) => {
+                let now = self.env().now();
+                let create = |realm: &mut crate::location::Realm| {
+                    let id = change::create_volume(realm, create)?;
+                    realm.volumes.get_mut(&id).expect("it was just made").more.created = now;
+                    Ok(id)
+                };
+                self.change(create).await
+            }
             Ask::AddReplica(add) => self.change(|realm| change::add_replica(realm, &add)).await,
             Ask::RemoveReplica(remove) => self.change(|realm| change::remove_replica(realm, &remove)).await,
             Ask::SetRoot(root) => self.change(|realm| change::set_root(realm, &root.name)).await,

@@ -113,7 +113,16 @@ fn header(realm: &Realm, entry: &VolumeEntry, detail: &str) -> String {
         numbers("objects"),
         numbers("diskused")
     );
-    text += &format!("creationDate = ({}), service = {}\n", date(created), service(entry));
+    // Nobody notes when it was last read, dumped or written; what is not known is the beginning of time.
+    let (made, never) = (date(created), date(0));
+    let backup = copy_of(realm, id, wire::VolumeKind::VolumeBackup);
+    let backup = realm.volumes.get(&VolumeId(backup)).map_or(0, |copy| copy.more.created / 1_000_000_000);
+    text += &format!("creationDate = ({made}), copyDate = ({made})\n");
+    text += &format!("backupDate = ({}), expirationDate = ({never})\n", date(backup));
+    text += &format!("accessDate = ({never}), updateDate = ({never})\n");
+    text += "owner = 0, accountNumber = 0\n";
+    text += &format!("dayUse = 0; week = (0, 0, 0, 0, 0, 0, 0), dayUseDate = ({never})\n");
+    text += &format!("service = {}\n", service(entry));
     text += &format!("replicated groupId = {:08x}, epoch = {}\n", info.id, info.epoch);
     text + detail
 }
@@ -237,6 +246,8 @@ mod tests {
             "Volume header for volume 7f000001 (/)",
             "type = 0 (read/write), uniquifier = 0, needsCallback = 0, destroyMe = 0",
             "maxquota = 7, minquota = 0, maxfiles = 0, filecount = 1, diskused = 2",
+            "backupDate = (1970/01/01.00:00:00), expirationDate = (1970/01/01.00:00:00)",
+            "dayUse = 0; week = (0, 0, 0, 0, 0, 0, 0), dayUseDate = (1970/01/01.00:00:00)",
             "replicated groupId = 7f000001, epoch = 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line:?} in\n{text}");
