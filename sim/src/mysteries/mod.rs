@@ -170,8 +170,11 @@ impl Play<'_> {
     async fn restart(&mut self, client: usize, power: bool) {
         let death = if power { Death::PowerCut } else { Death::Killed };
         self.world.kill_client(client, death, 0);
-        // Something of it wakes up and finds that it is dead.
+        // Something of it wakes up and finds that it is dead, or nothing has anything to do.
         tokio::time::sleep(Duration::from_secs(2)).await;
+        if let Some(life) = &self.world.clients[client].life {
+            life.process.die();
+        }
         self.world.bury();
         if self.world.clients[client].life.is_none() {
             self.world.start_client(client, Duration::ZERO).expect("what it left is sound");
