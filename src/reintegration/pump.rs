@@ -369,7 +369,8 @@ impl Core {
                 let held = state.held.iter().filter(|(log, _)| of_lane(log)).map(|(_, hold)| hold.until);
                 let ripe = state.of_lane(lane).find(|pending| pending.logged && !state.is_ripe(pending, now));
                 let ripe = ripe.map(|pending| pending.since + Duration::from_secs(state.mode.age));
-                held.chain(ripe).min()
+                // What has waited long enough and does not go waits for something else, whose end is told.
+                held.chain(ripe).filter(|next| *next > now).min()
             }
         };
         let Some(next) = next else { return };
