@@ -278,13 +278,19 @@ fn record(record: &wire::Record) -> String {
     format!("{dot} {name}")
 }
 
+/// A path of a server's disk without the directory of this run, which another run does not have.
+fn below_the_room(detail: &str) -> &str {
+    let disk = detail.starts_with('/').then(|| detail.find("/server-")).flatten();
+    &detail[disk.unwrap_or(0)..]
+}
+
 fn outcome(response: &wire::Response) -> String {
     match &response.body {
         Some(wire::response::Body::Refusal(refusal)) => {
             format!(
                 "refused ({}: {})",
                 wire::Code::try_from(refusal.code).map_or("?", |c| c.as_str_name()),
-                refusal.detail
+                below_the_room(&refusal.detail)
             )
         }
         Some(_) => "ok".into(),
