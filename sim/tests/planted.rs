@@ -52,7 +52,7 @@ fn a_member_that_applies_what_it_lacks_the_base_of_is_found() {
 
 #[test]
 fn an_author_that_writes_without_its_own_last_update_is_found() {
-    is_found(Bug::WritesWithoutOwn, Climate::Wandering, 60);
+    is_found(Bug::WritesWithoutOwn, Climate::Stormy, 40);
 }
 
 #[test]
