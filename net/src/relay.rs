@@ -66,7 +66,13 @@ const LINE: Duration = Duration::from_secs(1);
 impl Relay {
     /// Relays to this server.
     pub async fn start(server: SocketAddr) -> io::Result<Relay> {
-        let front = Arc::new(UdpSocket::bind(("127.0.0.1", 0)).await?);
+        Relay::at(UdpSocket::bind(("127.0.0.1", 0)).await?, server)
+    }
+
+    /// The same for clients that find it at this socket, which may belong to another network than this thread's: what
+    /// the server hears comes from here. Wants a runtime of tokio.
+    pub fn at(front: UdpSocket, server: SocketAddr) -> io::Result<Relay> {
+        let front = Arc::new(front);
         let address = front.local_addr()?;
         let carried = [tokio::time::Instant::now(); 2];
         let state =

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
+use coda_net::relay::Faults;
+
 use crate::{
+    line::Line,
     process::{Process, said},
     realm::{Programs, REALM},
     wait,
@@ -19,16 +22,32 @@ pub struct Laptop<'a> {
     realms: PathBuf,
     state: PathBuf,
     name: String,
+    /// Its own way to the servers; else the same as everybody's.
+    line: Option<Line>,
     venus: Option<Process>,
 }
 
 impl<'a> Laptop<'a> {
     /// A client whose state lies in `dir/name`; mounted, and the realm found, when this returns.
     pub fn new(programs: &'a Programs, dir: &Path, name: &str) -> anyhow::Result<Laptop<'a>> {
+        Laptop::with(programs, dir, name, None)
+    }
+
+    /// The same for a client that has a line of its own.
+    pub fn behind(programs: &'a Programs, dir: &Path, name: &str, line: Line) -> anyhow::Result<Laptop<'a>> {
+        Laptop::with(programs, dir, name, Some(line))
+    }
+
+    fn with(
+        programs: &'a Programs,
+        dir: &Path,
+        name: &str,
+        line: Option<Line>,
+    ) -> anyhow::Result<Laptop<'a>> {
         let state = dir.join(name);
         fs::create_dir_all(state.join("mount"))?;
-        let mut laptop =
-            Laptop { programs, realms: dir.join("realms"), state, name: name.to_owned(), venus: None };
+        let (realms, name) = (dir.join("realms"), name.to_owned());
+        let mut laptop = Laptop { programs, realms, state, name, line, venus: None };
         laptop.start()?;
         // The first look-up learns of the realm.
         let root = laptop.root();
@@ -59,7 +78,8 @@ impl<'a> Laptop<'a> {
         command.arg(format!("--realmtab={}", self.realms.display()));
         command.arg(format!("--controlsocket={}", self.socket().display()));
         command.arg("--log=info").env("CODACONFPATH", &self.state);
-        self.venus = Some(Process::start(&mut command, &self.state.join("venus.log"))?);
+        let net = self.line.as_ref().map(Line::net);
+        self.venus = Some(Process::start(&mut command, &self.state.join("venus.log"), net)?);
         let mount = self.mount();
         wait::until(Duration::from_secs(20), &format!("{} mounts", self.name), || is_mounted(&mount))
     }
@@ -70,6 +90,11 @@ impl<'a> Laptop<'a> {
             Some(mut venus) => venus.kill(),
             None => Ok(()),
         }
+    }
+
+    /// From now on this happens to everything that it and the servers say to each other, if it has a line of its own.
+    pub fn network(&self, faults: Faults) {
+        self.line.iter().for_each(|line| line.set(faults));
     }
 
     /// One command of `cfs`, with what it printed.

@@ -4,12 +4,15 @@
 //! ```text
 //! coda-trial day                          office, train, café, home; a local twin does the same
 //! coda-trial faults --seconds 1200        faults every three seconds under two writing clients
+//! coda-trial mysteries --count 20         small programs, and whether anything explains what they saw
 //! ```
 
 mod day;
 mod draw;
 mod faults;
 mod laptop;
+mod line;
+mod mysteries;
 mod process;
 mod realm;
 mod tree;
@@ -51,6 +54,15 @@ enum What {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Small programs of clients that part and meet (takes root).
+    Mysteries {
+        /// How many.
+        #[arg(long, default_value_t = 5)]
+        count: u64,
+        /// The first one's seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -85,6 +97,9 @@ fn run(options: &Options) -> anyhow::Result<()> {
                 seed,
             };
             faults::run(&plan, &programs, &dir)
+        }
+        What::Mysteries { count, seed } => {
+            mysteries::run(&mysteries::Plan { first: seed, count }, &programs, &dir)
         }
     }
 }

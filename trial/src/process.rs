@@ -1,7 +1,8 @@
 //! A process that ends with the trial, and what it said.
 
 use std::{
-    fs,
+    fs, io,
+    os::fd::{AsRawFd, BorrowedFd},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -16,15 +17,20 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it; what it says goes behind what is in `log` already.
-    pub fn start(command: &mut Command, log: &Path) -> anyhow::Result<Process> {
+    /// Starts it; what it says goes behind what is in `log` already. It lives in another network than this, if one is
+    /// given.
+    pub fn start(command: &mut Command, log: &Path, net: Option<BorrowedFd>) -> anyhow::Result<Process> {
+        let net = net.map(|net| net.as_raw_fd());
         let file = fs::File::options().create(true).append(true).open(log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        // SAFETY: between fork and exec only an async-signal-safe call is made.
+        // SAFETY: between fork and exec only async-signal-safe calls are made.
         unsafe {
-            command.pre_exec(|| {
+            command.pre_exec(move || {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
+                match net.map(|net| libc::setns(net, libc::CLONE_NEWNET)) {
+                    None | Some(0) => Ok(()),
+                    Some(_) => Err(io::Error::last_os_error()),
+                }
             });
         }
         let child = command.spawn().with_context(|| format!("{:?}", command.get_program()))?;

@@ -76,8 +76,7 @@ impl<'a> Realm<'a> {
             realm.volutil(&["add-replica", "/", &format!("server{number}")])?;
         }
         realm.volutil(&["create", "work"])?;
-        let addresses: String =
-            realm.servers.iter().map(|server| format!(" {}", server.relay.local_addr())).collect();
+        let addresses: String = realm.addresses().iter().map(|address| format!(" {address}")).collect();
         fs::copy(realm.servers[0].dir.join("ca.pem"), dir.join("ca.pem"))?;
         fs::write(dir.join("realms"), format!("{REALM}{addresses} ca=ca.pem\n"))?;
         Ok(realm)
@@ -109,7 +108,7 @@ impl<'a> Realm<'a> {
         let before = fs::read_to_string(&log).unwrap_or_default().matches("listens at").count();
         let mut command = Command::new(&self.programs.codasrv);
         command.arg("--dir").arg(&server.dir).arg("--listen").arg(server.listen.to_string());
-        server.process = Some(Process::start(&mut command, &log)?);
+        server.process = Some(Process::start(&mut command, &log, None)?);
         wait::until(Duration::from_secs(20), &format!("server {number} listens"), || {
             fs::read_to_string(&log).is_ok_and(|text| text.matches("listens at").count() > before)
         })
@@ -157,6 +156,11 @@ impl<'a> Realm<'a> {
                 .args(["--host", &host])
                 .args(words),
         )
+    }
+
+    /// Where clients find each server.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.servers.iter().map(|server| server.relay.local_addr()).collect()
     }
 
     /// Ends all servers and looks whether their stores are sound.

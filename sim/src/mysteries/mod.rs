@@ -22,7 +22,7 @@ mod course;
 mod program;
 
 pub use course::{Seen, explain};
-pub use program::{Step, program};
+pub use program::{FILES, Step, program};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,7 +45,7 @@ use crate::{
     trace::Trace,
     world::{Death, Nature, World},
 };
-use program::{FILES, shrink};
+use program::shrink;
 
 /// How long servers may take to agree, and logs to be sent.
 const QUIET: Duration = Duration::from_secs(300);

@@ -3,7 +3,7 @@
 use crate::chance::Chance;
 
 /// Names of files.
-pub(super) const FILES: [&str; 2] = ["x", "y"];
+pub const FILES: [&str; 2] = ["x", "y"];
 /// Names of directories.
 const DIRECTORIES: [&str; 3] = ["p", "q", "r"];
 /// Steps of a program, at most.
