@@ -5,7 +5,8 @@
 //! for whoever began the rehearsal. What is here is never asked about: who asks is looked up only when a server
 //! would have to be.
 //!
-//! What changes something is done as ever: neither concerns it.
+//! What a rehearsal changes is logged, as it would be offline, and sent from the log as soon as may be: it is done in
+//! earnest. What an indexer changes is changed as ever.
 
 use std::{
     collections::BTreeMap,
@@ -152,7 +153,7 @@ impl Core {
         if !self.askers.matter() {
             return look.await;
         }
-        let seen = ASKER.scope(who.pid, look).await;
+        let seen = self.as_caller(who, look).await;
         if let Err(error) = &seen
             && (error.is_disconnected() || self.may_be_there(error, at))
             && self.askers.rehearsing.load(Ordering::Relaxed) > 0
@@ -161,6 +162,19 @@ impl Core {
             self.note_miss(pid, at);
         }
         seen
+    }
+
+    /// The same, where nothing can be missing.
+    pub(crate) async fn as_caller<T>(&self, who: Caller, what: impl Future<Output = T>) -> T {
+        match self.askers.matter() {
+            true => ASKER.scope(who.pid, what).await,
+            false => what.await,
+        }
+    }
+
+    /// Whether this is done in a rehearsal: no server is to be asked.
+    pub(crate) fn rehearses(&self) -> bool {
+        matches!(self.asker(), Asker::Rehearser(_))
     }
 
     /// Whether a name is missing in a listing that may have changed meanwhile: then it may be there, and not here.

@@ -39,7 +39,7 @@ impl Core {
         manner: impl Into<Manner>,
         make: impl FnOnce(&Stamp) -> (Op, Change),
     ) -> std::result::Result<Dot, Failure> {
-        let how = How { uid, manner: manner.into(), container: None, reachable: false };
+        let how = How { uid, manner: manner.into(), container: None, reachable: false, apart: false };
         self.submit_with(how, held, of, bases, make).await
     }
 
@@ -53,7 +53,8 @@ impl Core {
         container: u64,
         make: impl FnOnce(&Stamp) -> (Op, Change),
     ) -> std::result::Result<Dot, Failure> {
-        let how = How { uid, manner: Manner::Plain, container: Some(container), reachable: false };
+        let how =
+            How { uid, manner: Manner::Plain, container: Some(container), reachable: false, apart: false };
         self.submit_with(how, held, of, vec![base], make).await
     }
 
@@ -66,7 +67,7 @@ impl Core {
         make: impl FnOnce(&Stamp) -> (Op, Change),
     ) -> std::result::Result<Dot, Failure> {
         let outbox = self.outbox(of.realm, of.fid.volume);
-        let how = How { reachable: self.is_reachable(of).await, ..how };
+        let how = How { reachable: self.is_reachable(of).await, apart: self.rehearses(), ..how };
         // What ends meanwhile is not missed.
         let mut ended = std::pin::pin!(outbox.ended.notified());
         ended.as_mut().enable();
@@ -107,7 +108,7 @@ impl Core {
     /// Whether a user's mutation of these objects, of one volume, would only be logged now: then nothing need be
     /// brought to the servers ahead of it.
     pub(crate) async fn is_apart(&self, uid: u32, of: &[ObjectId]) -> bool {
-        let reachable = self.is_reachable(of[0]).await;
+        let reachable = !self.rehearses() && self.is_reachable(of[0]).await;
         let outbox = self.outbox(of[0].realm, of[0].fid.volume);
         let on = of.iter().map(|id| id.fid);
         let way = way(Manner::Plain, facts(&locked(&outbox.state), uid, on, reachable));
@@ -117,7 +118,7 @@ impl Core {
     fn enqueue(
         &self,
         outbox: &Arc<Outbox>,
-        How { uid, manner, container, reachable }: How,
+        How { uid, manner, container, reachable, apart }: How,
         mut held: Held,
         bases: Vec<Seen>,
         make: impl FnOnce(&Stamp) -> (Op, Change),
@@ -131,7 +132,7 @@ impl Core {
             }
         }
         let on = bases.iter().map(|seen| seen.fid);
-        let logged = match way(manner, facts(&state, uid, on, reachable)) {
+        let logged = match way(manner, facts(&state, uid, on, reachable && !apart)) {
             Way::Ask => None,
             Way::LogAndWait => Some(true),
             Way::Log => Some(false),
@@ -291,6 +292,8 @@ struct How {
     container: Option<u64>,
     /// Some member may be called.
     reachable: bool,
+    /// It is made as if none could be.
+    apart: bool,
 }
 
 enum Answer {

@@ -39,7 +39,8 @@ impl Face for Venus {
         change: AttrChange,
         handle: Option<u64>,
     ) -> Result<Attr> {
-        self.core.patiently(who.uid, id.realm, || self.core.setattr(who, id, change, handle)).await
+        let set = || self.core.on_behalf(who, Looked::At(id), self.core.setattr(who, id, change, handle));
+        self.core.patiently(who.uid, id.realm, set).await
     }
 
     async fn readdir(&self, who: Caller, dir: ObjectId) -> Result<Listing> {
@@ -72,16 +73,19 @@ impl Face for Venus {
         exclusive: bool,
     ) -> Result<Opened> {
         self.core
-            .patiently(who.uid, dir.realm, || self.core.create(who, dir, name, mode, open, exclusive))
+            .patiently(who.uid, dir.realm, || {
+                let create = self.core.create(who, dir, name, mode, open, exclusive);
+                self.core.on_behalf(who, Looked::For(dir, name), create)
+            })
             .await
     }
 
-    async fn flush(&self, _who: Caller, handle: u64) -> Result<()> {
-        self.core.flush(handle).await
+    async fn flush(&self, who: Caller, handle: u64) -> Result<()> {
+        self.core.as_caller(who, self.core.flush(handle)).await
     }
 
-    async fn fsync(&self, _who: Caller, handle: u64) -> Result<()> {
-        self.core.fsync(handle).await
+    async fn fsync(&self, who: Caller, handle: u64) -> Result<()> {
+        self.core.as_caller(who, self.core.fsync(handle)).await
     }
 
     fn fsyncdir(&self) -> Result<()> {
@@ -93,11 +97,15 @@ impl Face for Venus {
     }
 
     async fn mkdir(&self, who: Caller, dir: ObjectId, name: &[u8], mode: u32) -> Result<Attr> {
-        self.core.patiently(who.uid, dir.realm, || self.core.mkdir(who, dir, name, mode)).await
+        let mkdir =
+            || self.core.on_behalf(who, Looked::For(dir, name), self.core.mkdir(who, dir, name, mode));
+        self.core.patiently(who.uid, dir.realm, mkdir).await
     }
 
     async fn symlink(&self, who: Caller, dir: ObjectId, name: &[u8], target: &[u8]) -> Result<Attr> {
-        self.core.patiently(who.uid, dir.realm, || self.core.symlink(who, dir, name, target)).await
+        let symlink =
+            || self.core.on_behalf(who, Looked::For(dir, name), self.core.symlink(who, dir, name, target));
+        self.core.patiently(who.uid, dir.realm, symlink).await
     }
 
     async fn readlink(&self, who: Caller, id: ObjectId) -> Result<Vec<u8>> {
@@ -107,15 +115,18 @@ impl Face for Venus {
     }
 
     async fn link(&self, who: Caller, id: ObjectId, dir: ObjectId, name: &[u8]) -> Result<Attr> {
-        self.core.patiently(who.uid, id.realm, || self.core.link(who, id, dir, name)).await
+        let link = || self.core.on_behalf(who, Looked::At(id), self.core.link(who, id, dir, name));
+        self.core.patiently(who.uid, id.realm, link).await
     }
 
     async fn unlink(&self, who: Caller, dir: ObjectId, name: &[u8]) -> Result<()> {
-        self.core.patiently(who.uid, dir.realm, || self.core.unlink(who, dir, name)).await
+        let unlink = || self.core.on_behalf(who, Looked::For(dir, name), self.core.unlink(who, dir, name));
+        self.core.patiently(who.uid, dir.realm, unlink).await
     }
 
     async fn rmdir(&self, who: Caller, dir: ObjectId, name: &[u8]) -> Result<()> {
-        self.core.patiently(who.uid, dir.realm, || self.core.rmdir(who, dir, name)).await
+        let rmdir = || self.core.on_behalf(who, Looked::For(dir, name), self.core.rmdir(who, dir, name));
+        self.core.patiently(who.uid, dir.realm, rmdir).await
     }
 
     async fn rename(
@@ -125,7 +136,9 @@ impl Face for Venus {
         to: (ObjectId, &[u8]),
         mode: RenameMode,
     ) -> Result<()> {
-        self.core.patiently(who.uid, from.0.realm, || self.core.rename(who, from, to, mode)).await
+        let looked = Looked::For(from.0, from.1);
+        let rename = || self.core.on_behalf(who, looked, self.core.rename(who, from, to, mode));
+        self.core.patiently(who.uid, from.0.realm, rename).await
     }
 
     async fn getxattr(&self, who: Caller, id: ObjectId, name: &[u8]) -> Result<Vec<u8>> {
@@ -144,7 +157,8 @@ impl Face for Venus {
         value: Option<&[u8]>,
         must_exist: Option<bool>,
     ) -> Result<()> {
-        self.core.setxattr(who, id, name, value, must_exist).await
+        let set = self.core.setxattr(who, id, name, value, must_exist);
+        self.core.on_behalf(who, Looked::At(id), set).await
     }
 
     async fn access(&self, _who: Caller, id: ObjectId, mask: i32) -> Result<()> {

@@ -85,3 +85,28 @@ async fn whoever_tries_out_being_offline_sees_what_is_here_and_every_miss_is_tol
     assert_eq!(told, Reply::Missed(expected));
     assert!(matches!(a.venus.lookup(CHILD, unseen, b"x").await, Err(Error::NotFound(_))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_rehearsal_changes_is_logged_and_goes_to_the_servers_behind_it() {
+    let world = World::new(2);
+    let (a, b) = (world.client_with("a", config()), world.client("b"));
+    b.mkdir("d").await.unwrap();
+    a.ls("").await.unwrap();
+    a.ls("d").await.unwrap();
+    let dir = a.stat("d").await.unwrap().id;
+    a.venus.answer(STARTER, Request::Rehearse { begin: true }).await.unwrap();
+    [1, 2].into_iter().for_each(|id| world.weather(id, Weather::Hung));
+    // Nobody is waited for.
+    let begun = tokio::time::Instant::now();
+    a.venus.mkdir(CHILD, dir, b"made", 0o755).await.unwrap();
+    let opened = a.venus.create(CHILD, dir, b"f", 0o644, WRITE, false).await.unwrap();
+    opened.container.write_at(0, b"text").unwrap();
+    a.venus.flush(CHILD, opened.handle).await.unwrap();
+    a.venus.release(opened.handle).await.unwrap();
+    assert_eq!(begun.elapsed(), std::time::Duration::ZERO);
+    [1, 2].into_iter().for_each(|id| world.weather(id, Weather::Fine));
+    a.venus.answer(STARTER, Request::Rehearse { begin: false }).await.unwrap();
+    a.settled().await;
+    assert_eq!(b.read("d/f").await.unwrap(), "text");
+    b.ls("d/made").await.unwrap();
+}
