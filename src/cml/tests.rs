@@ -246,6 +246,14 @@ fn draw(
     })
 }
 
+fn removes_directory(op: &Op) -> bool {
+    match op {
+        Op::RemoveDir { .. } => true,
+        Op::Rename { replaced, .. } => replaced.is_some_and(Fid::is_directory),
+        _ => false,
+    }
+}
+
 type Steps = Vec<(u8, u8, u8, bool)>;
 
 /// Plays a client's steps, after somebody else's at the servers. `keeps`: it removes only what it made.
@@ -266,7 +274,7 @@ fn play(steps: &Steps, others: &Steps, keeps: bool) -> Result<(usize, usize), Te
         // A directory that others removed comes back with the first thing that was made in it. Where that one was
         // removed again, the log that is kept brings it back later, or not at all.
         if let Some(op) = draw(&server, *kind, *first, *second, at as u32 + 1, them, false)
-            && !matches!(op, Op::RemoveDir { .. })
+            && !removes_directory(&op)
         {
             let record = record(&server, Dot::new(them, seq), 50 + seq, op);
             let _ = apply(&mut server, &Record { logged: false, ..record });
@@ -322,8 +330,13 @@ fn steps(most: usize) -> impl Strategy<Value = Steps> {
     proptest::collection::vec(any::<(u8, u8, u8, bool)>(), 0..most)
 }
 
+/// How many logs are drawn, of each kind: as many as PROPTEST_CASES says.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1_500)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn the_log_as_it_is_kept_does_what_all_of_it_would_do(steps in steps(40)) {
