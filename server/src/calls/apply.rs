@@ -1,11 +1,15 @@
 //! Apply: the one mutation call.
 
-use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
 
 use coda_proto::{
     APPLY_BYTES, APPLY_RECORDS, Author, Code, Contents, Dot, Fid, Op, Record, Refusal, Status, VolumeId,
     id::required,
-    merge::{self, ApplyError},
+    merge::{self, ApplyError, Outcome},
     planted::{Bug, planted},
     service::Identity,
     wire::{self, response::Body},
@@ -14,10 +18,13 @@ use prost::Message;
 
 use super::{Answer, Caller, plain, read::served, repair::undecided};
 use crate::{
-    quota, rights,
+    quota,
+    resolution::renew,
+    rights,
     server::Server,
     status::status,
     store::{Bytes as Stored, Content, StoreError, Txn},
+    volume::Volume,
 };
 
 impl Server {
@@ -52,16 +59,22 @@ impl Server {
             touched: touched.clone(),
             records,
             repairs,
+            volume: volume.clone(),
             server: self.me().ok_or(StoreError::Stopped)?,
             epoch,
         };
         let sessions = self.sessions().clone();
-        let named = touched.clone();
+        let (named, relisted) = (touched.clone(), Arc::new(OnceLock::new()));
+        let also = relisted.clone();
         let dots: Vec<Dot> = work.records.iter().map(|record| record.dot).collect();
         let applied = volume
             .write(
                 move |txn| work.run(txn),
-                move |done| sessions.break_promises(id, &done.changed, (caller.session, &named)),
+                move |done| {
+                    sessions.break_promises(id, &done.changed, (caller.session, &named));
+                    let unnamed: BTreeSet<Fid> = done.changed.difference(&named).copied().collect();
+                    also.set(unnamed).expect("told once");
+                },
             )
             .await;
         match &applied {
@@ -81,7 +94,9 @@ impl Server {
         }
         let applied = applied?;
         // Also those of earlier attempts: a repeated record breaks nothing, and its answer promises the same.
-        let outstanding = self.sessions().outstanding(&touched, caller.session);
+        let mut news = touched;
+        news.extend(relisted.get().into_iter().flatten());
+        let outstanding = self.sessions().outstanding(&news, caller.session);
         self.sessions().acknowledged(outstanding).await;
         plain(Body::Applied(applied))
     }
@@ -156,6 +171,7 @@ struct Work {
     records: Vec<Record>,
     /// The object at which people have decided something.
     repairs: Option<Fid>,
+    volume: Arc<Volume>,
     server: Arc<Server>,
     epoch: u64,
 }
@@ -220,10 +236,16 @@ impl Work {
             Op::Store { fid, .. } => txn.has_contents(*fid)?,
             _ => false,
         };
-        match merge::apply(txn, record) {
-            Ok(_) => {}
+        let touched = match merge::apply(txn, record) {
+            Ok(Outcome::Applied { touched }) => touched,
+            Ok(Outcome::Repeated) => Vec::new(),
             Err(ApplyError::Refused(refusal)) => return Err(refusal),
             Err(ApplyError::Store(error)) => return Err(error.into()),
+        };
+        let named = record.op.touches();
+        for dir in touched.into_iter().filter(|fid| fid.is_directory() && !named.contains(fid)) {
+            // Another name shows in it, or one less, and its past does not say so.
+            renew(txn, &self.volume, dir)?;
         }
         if let (Op::Store { fid, contents, .. }, Some(content)) = (&record.op, content) {
             txn.put_content(*fid, record.dot, &content)?;

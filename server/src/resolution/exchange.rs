@@ -461,7 +461,7 @@ pub(crate) fn fill(
 
 /// Gives a directory a new version: its listing changed by what happened to objects elsewhere, and a client
 /// that was away could not tell.
-fn renew(txn: &mut Txn<'_>, volume: &Volume, dir: Fid) -> Result<(), Refusal> {
+pub(crate) fn renew(txn: &mut Txn<'_>, volume: &Volume, dir: Fid) -> Result<(), Refusal> {
     let Some(head) = txn.head(dir)? else { return Ok(()) };
     if head.past.is_empty() {
         return Ok(());

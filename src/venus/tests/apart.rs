@@ -207,6 +207,27 @@ async fn a_change_of_what_was_removed_elsewhere_is_given_up_and_its_contents_are
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_was_not_told_that_a_file_came_back_learns_it_afterwards() {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    a.write("f", "old").await.unwrap();
+    b.ls("").await.unwrap();
+    a.venus.peers().disconnect(&[]);
+    a.write("f", "new").await.unwrap();
+    b.unlink("f").await.unwrap();
+    assert_eq!(b.ls("").await.unwrap(), ["home"]);
+    b.venus.peers().disconnect(&[]);
+    a.venus.peers().reconnect(&[]);
+    a.settled().await;
+    b.venus.peers().reconnect(&[]);
+    // Somebody looks, and servers are found.
+    b.ls("").await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(b.ls("").await.unwrap(), ["f", "home"]);
+    assert_eq!(b.read("f").await.unwrap(), "new");
+}
+
+#[tokio::test(start_paused = true)]
 async fn access_lists_and_quotas_need_a_server() {
     let world = World::new(1);
     let a = world.client("a");
