@@ -277,13 +277,7 @@ impl Cache {
             },
             Relation::Older | Relation::Concurrent => return Ok(relation),
         };
-        let newer = relation == Relation::Newer;
         ground.commit(&Change::of(Edit::Put(id, Arc::new(row))), &self.forgets)?;
-        if newer && let Some(node) = ground.table.get_mut(&id) {
-            // One member's word: the others may still hold what was sealed.
-            node.sealed = 0;
-            ground.unkept.objects.remove(&id);
-        }
         Ok(relation)
     }
 
@@ -490,17 +484,26 @@ impl Ground {
         for edit in &change.edits {
             match edit {
                 Edit::Put(id, row) => {
-                    self.count(old.insert(*id, Some(row.clone())).flatten().as_deref(), Some(row));
+                    let was = old.insert(*id, Some(row.clone())).flatten();
+                    self.count(was.as_deref(), Some(row));
                     let (tick, doubtful) = (self.tick, &mut self.doubtful);
                     let node = self.table.entry(*id).or_insert_with(|| {
                         doubtful.insert(*id);
                         Node::new(row.clone(), tick)
                     });
-                    if node.sealed != 0 && node.row.status.past != row.status.past {
+                    if std::mem::take(&mut node.gone) {
+                        // What comes back is not what was promised.
+                        node.doubt(*id, forgets);
+                        node.sealed = 0;
+                        self.doubtful.insert(*id);
+                    }
+                    if was.is_some_and(|was| was.status.past != row.status.past) {
+                        // Nobody was asked about this version: what is ours has yet to get there, and what was learnt
+                        // is one member's word.
+                        node.sealed = 0;
                         self.unkept.objects.insert(*id);
                     }
                     node.row = row.clone();
-                    node.gone = false;
                 }
                 Edit::Drop(id) => {
                     self.count(old.insert(*id, None).flatten().as_deref(), None);

@@ -72,7 +72,7 @@ impl Node {
     }
 
     /// No promise covers it any more; the kernel is told.
-    fn doubt(&mut self, id: ObjectId, forgets: &mpsc::UnboundedSender<Forget>) {
+    pub(super) fn doubt(&mut self, id: ObjectId, forgets: &mpsc::UnboundedSender<Forget>) {
         (self.promised, self.by_volume) = (false, false);
         self.doubt_unless_promised(id, forgets);
     }
@@ -105,7 +105,12 @@ impl Cache {
         let same = node.row.status.past == *past;
         if same {
             node.promised = true;
-            node.sealed = ground.seals.entry(volume).or_default().cover(stamps);
+            let seal = ground.seals.entry(volume).or_default();
+            node.sealed = seal.cover(stamps);
+            if seal.has_new() {
+                // What its bit stands for is kept with it.
+                ground.unkept.seals.insert(volume);
+            }
             ground.unkept.objects.insert(id);
             ground.doubtful.remove(&id);
         }
@@ -118,14 +123,17 @@ impl Cache {
         let ground = &mut *self.ground();
         self.doubt_one(ground, id);
         // Also where it is not in memory, or leaves it before it is asked about.
-        ground.store.unseal(id)
+        let unsealed = ground.store.unseal(id);
+        if unsealed.is_err() {
+            ground.unkept.objects.insert(id);
+        }
+        unsealed
     }
 
     fn doubt_one(&self, ground: &mut Ground, id: ObjectId) {
         if let Some(node) = ground.table.get_mut(&id) {
             node.doubt(id, &self.forgets);
             node.sealed = 0;
-            ground.unkept.objects.remove(&id);
             ground.doubtful.insert(id);
         }
     }

@@ -161,7 +161,11 @@ impl Core {
             if lagging {
                 self.request_resolve(id);
             } else if answers.complete && promised {
-                self.cache.believe(id, mark, &status.past, &answers.stamps)?;
+                // Who said nothing of this one seals nothing of it.
+                let said = |server: &ServerId| statuses.iter().any(|(other, _)| other == server);
+                let stamps = answers.stamps.iter().filter(|(server, _)| said(server));
+                let stamps = stamps.map(|(server, stamp)| (*server, *stamp)).collect();
+                self.cache.believe(id, mark, &status.past, &stamps)?;
             }
         }
         Ok(choice)
