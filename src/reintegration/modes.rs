@@ -92,7 +92,7 @@ impl Core {
         let approved = state.queue.values().filter(|pending| waits(&pending.entry)).count();
         let last = state.queue.keys().next_back().copied().unwrap_or(0);
         for (_, user) in state.users.iter_mut().filter(|(uid, _)| is_meant(uid)) {
-            (user.approved, user.guarded) = (last, false);
+            user.approve(last);
         }
         self.nudge(&outbox, &mut state);
         approved as u64
@@ -101,17 +101,13 @@ impl Core {
     /// Looks whether what is in the logs would remove too much: in the one of a lane, and in those of others, of
     /// which something may go along, where they have grown.
     pub(super) fn guard(&self, outbox: &Outbox, state: &mut State, lane: Lane) {
-        for (uid, user) in &mut state.users {
-            let last = user.logs.last().copied();
-            let grew = std::mem::replace(&mut user.weighed, last) != last;
-            if lane == Lane::Of(*uid) || (lane != Lane::Asks && grew) {
-                self.weigh(outbox, user);
-            }
+        for uid in state.to_weigh(lane) {
+            self.weigh(outbox, state.user(uid));
         }
     }
 
     fn weigh(&self, outbox: &Outbox, user: &mut User) {
-        let removes = user.removals.range(user.approved + 1..).count() as u64;
+        let removes = user.removals.len() as u64;
         let objects = match removes > FEW {
             true => self.cache.store(|store| store.count(outbox.realm, outbox.volume)).unwrap_or(0),
             false => 0,

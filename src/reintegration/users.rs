@@ -28,18 +28,24 @@ pub(super) struct User {
     /// The log would remove much, and removals behind this place have not been approved.
     pub guarded: bool,
     pub approved: u64,
-    /// Records of the log that take something away.
+    /// Records of the log that take something away, and were not approved.
     pub removals: BTreeSet<u64>,
-    /// The last record when that was looked at.
-    pub weighed: Option<u64>,
+    /// There are more of these than when that was looked at.
+    pub grew: bool,
 }
 
 impl User {
     fn log(&mut self, entry: &Entry) {
         self.logs.insert(entry.log);
-        if entry.removes() {
-            self.removals.insert(entry.log);
+        if entry.removes() && entry.log > self.approved {
+            self.grew |= self.removals.insert(entry.log);
         }
+    }
+
+    /// Whatever the log holds up to this place may go.
+    pub fn approve(&mut self, last: u64) {
+        (self.approved, self.guarded) = (last, false);
+        self.removals = self.removals.split_off(&(last + 1));
     }
 
     /// Nothing of theirs is under way.
@@ -140,6 +146,19 @@ impl State {
         self.lanes.entry(lane).or_default()
     }
 
+    /// Whose logs are to be weighed before a lane goes on: its own, and those of others that would remove more than when
+    /// they were, since something of them may go along. What asks takes nothing of any log along, and looks at none.
+    pub fn to_weigh(&mut self, lane: Lane) -> Vec<u32> {
+        if lane == Lane::Asks {
+            return Vec::new();
+        }
+        let all = self.users.iter_mut();
+        all.filter_map(|(uid, user)| {
+            (std::mem::take(&mut user.grew) || lane == Lane::Of(*uid)).then_some(*uid)
+        })
+        .collect()
+    }
+
     /// Lanes that have something to send, sooner or later.
     pub fn busy(&self) -> Vec<Lane> {
         let asks = (!self.asks.is_empty()).then_some(Lane::Asks);
@@ -190,5 +209,57 @@ impl State {
     pub fn right_before(&self, entry: &Entry) -> Vec<&Entry> {
         let before = |fid: &Fid| self.by_object.get(fid)?.range(..entry.log).next_back();
         entry.touches.iter().filter_map(before).map(|log| &self.queue[log].entry).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coda_proto::{Op, Record, VolumeId};
+
+    use super::*;
+
+    const DIR: Fid = Fid { volume: VolumeId(7), vnode: 1, unique: 1 };
+
+    /// A user's removal.
+    fn removal(log: u64, uid: u32, logged: bool) -> Pending {
+        let fid = Fid { vnode: 2 * log as u32, unique: 5, ..DIR };
+        let op = Op::Remove { parent: DIR, name: log.to_string().into_bytes(), fid };
+        let dot = coda_proto::Dot::new(Author(5), log);
+        let record = Record {
+            dot,
+            lamport: 1,
+            time: 0,
+            changed: 0,
+            bases: Vec::new(),
+            logged,
+            host: String::new(),
+            op,
+        };
+        let entry = Entry::new(log, uid, &record, false);
+        Pending { entry, logged, sent: false, maybe: false, waiting: None, since: Instant::now() }
+    }
+
+    #[test]
+    fn whoever_asks_does_not_make_a_log_look_as_if_it_had_been_weighed() {
+        let mut state = State::default();
+        (1..=3).for_each(|log| state.insert(removal(log, 8, true)));
+        assert!(state.to_weigh(Lane::Asks).is_empty());
+        // Something of it may go along with what another user did.
+        assert_eq!(state.to_weigh(Lane::Of(7)), [8]);
+        assert!(state.to_weigh(Lane::Of(7)).is_empty(), "it is as it was");
+        assert_eq!(state.to_weigh(Lane::Of(8)), [8]);
+    }
+
+    #[test]
+    fn what_asked_and_is_logged_now_is_weighed_whatever_was_logged_after_it() {
+        let mut state = State::default();
+        (1..=2).for_each(|log| state.insert(removal(log, 8, false)));
+        state.insert(removal(3, 8, true));
+        assert_eq!(state.to_weigh(Lane::Of(7)), [8]);
+        (1..=2).for_each(|log| drop(state.log_instead(log)));
+        assert_eq!(state.to_weigh(Lane::Of(7)), [8]);
+        assert_eq!(state.user(8).removals.len(), 3);
+        state.user(8).approve(2);
+        assert_eq!(state.user(8).removals.len(), 1);
     }
 }
