@@ -166,7 +166,7 @@ impl Core {
         if batch.is_empty() {
             state.lane(lane).running = false;
             self.answer_logged(&mut state, lane);
-            self.set_alarm(outbox, &mut state, lane);
+            self.set_alarm(outbox, &mut state, lane, now);
             return None;
         }
         state.lane(lane).flying = batch.iter().map(|sending| sending.log).collect();
@@ -356,9 +356,8 @@ impl Core {
         }
     }
 
-    /// Looks again when a wait is over.
-    fn set_alarm(&self, outbox: &Arc<Outbox>, state: &mut State, lane: Lane) {
-        let now = Instant::now();
+    /// Looks again when a wait is over. `now`: when it was decided that nothing goes. What ripens after that has an alarm.
+    fn set_alarm(&self, outbox: &Arc<Outbox>, state: &mut State, lane: Lane, now: Instant) {
         let next = match state.lanes[&lane].away_until {
             Some(until) => Some(until).filter(|_| state.of_lane(lane).next().is_some()),
             None => {
