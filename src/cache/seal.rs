@@ -408,7 +408,7 @@ impl Cache {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "daemon"))]
 mod tests {
     use coda_proto::{Author, Dot, Kind, Past, Status};
 

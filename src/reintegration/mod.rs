@@ -45,6 +45,8 @@ mod report;
 mod restart;
 mod retire;
 mod submit;
+#[cfg(all(test, feature = "daemon"))]
+mod tests;
 mod undo;
 mod users;
 mod verdict;
@@ -78,8 +80,6 @@ pub struct Outbox {
     realm: u32,
     volume: VolumeId,
     state: Mutex<State>,
-    /// Something that was under way has ended.
-    ended: Notify,
 }
 
 #[derive(Default)]
@@ -107,6 +107,8 @@ struct State {
     relay: Option<ServerId>,
     /// Bytes of contents in the log.
     contents: u64,
+    /// A record ended, or is logged that asked.
+    ended: Arc<Notify>,
 }
 
 /// Why a logged record waits.
@@ -271,7 +273,7 @@ impl Core {
         if let Some(outbox) = locked(&self.outboxes).get(&(realm, volume)) {
             return outbox.clone();
         }
-        let outbox = Outbox { realm, volume, state: Mutex::default(), ended: Notify::new() };
+        let outbox = Outbox { realm, volume, state: Mutex::default() };
         {
             let mut state = locked(&outbox.state);
             state.mode = self.kept_mode(&outbox);

@@ -114,7 +114,6 @@ impl Core {
             let mut state = locked(&outbox.state);
             state.lane(lane).flying.clear();
             self.wake(outbox, &mut state, touched);
-            outbox.ended.notify_waiters();
         }
     }
 

@@ -68,14 +68,12 @@ impl Core {
     ) -> std::result::Result<Dot, Failure> {
         let outbox = self.outbox(of.realm, of.fid.volume);
         let how = How { reachable: self.is_reachable(of).await, apart: self.rehearses(), ..how };
-        // What ends meanwhile is not missed.
-        let mut ended = std::pin::pin!(outbox.ended.notified());
-        ended.as_mut().enable();
+        let on: Vec<Fid> = bases.iter().map(|seen| seen.fid).collect();
         let answer = self.enqueue(&outbox, how, held, bases, make)?;
         match answer {
             Answer::Now(dot) => Ok(dot),
             Answer::Wait => {
-                ended.await;
+                outbox.wait(how, &on).await;
                 Err(Failure::Again)
             }
             Answer::Later(mut answer, logged) => {
@@ -278,6 +276,23 @@ impl Core {
             {
                 self.cache.discard(data.container);
             }
+        }
+    }
+}
+
+impl Outbox {
+    /// Waits until a mutation that is built on these objects has a way. Other records may end until then, many of them.
+    async fn wait(&self, how: How, on: &[Fid]) {
+        let ended = locked(&self.state).ended.clone();
+        loop {
+            // What ends meanwhile is not missed.
+            let mut ended = std::pin::pin!(ended.notified());
+            ended.as_mut().enable();
+            let facts = facts(&locked(&self.state), how.uid, on.iter().copied(), how.reachable);
+            if way(how.manner, facts) != Way::Wait {
+                return;
+            }
+            ended.await;
         }
     }
 }

@@ -102,6 +102,7 @@ impl State {
     /// A record less.
     pub fn remove(&mut self, log: u64) -> Option<Pending> {
         let pending = self.queue.remove(&log)?;
+        self.ended.notify_waiters();
         let user = self.users.entry(pending.entry.uid).or_default();
         user.contents -= pending.entry.contents;
         match pending.logged {
@@ -134,6 +135,7 @@ impl State {
             user.asking -= 1;
             user.log(&pending.entry);
             self.asks.remove(&log);
+            self.ended.notify_waiters();
         }
         Some(pending)
     }

@@ -263,4 +263,4 @@ async fn listen(core: std::sync::Weak<Core>, mut hears: mpsc::UnboundedReceiver<
 }
 
 #[cfg(all(test, feature = "daemon"))]
-mod tests;
+pub(crate) mod tests;

@@ -19,4 +19,4 @@ mod slept;
 mod stalls;
 mod tools;
 mod users;
-mod world;
+pub(crate) mod world;
