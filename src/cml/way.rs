@@ -6,9 +6,10 @@
 //! the log, which goes first.
 
 /// How a mutation wants to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Manner {
     /// Wherever it can be made.
+    #[default]
     Plain,
     /// The same; while connected one member must agree before the others are asked.
     Exclusive,

@@ -107,6 +107,8 @@ struct State {
     relay: Option<ServerId>,
     /// Bytes of contents in the log.
     contents: u64,
+    /// How often all that waits was told to go.
+    nudges: u64,
     /// A record ended, or is logged that asked.
     ended: Arc<Notify>,
 }

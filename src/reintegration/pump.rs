@@ -371,7 +371,21 @@ impl Core {
                 held.chain(ripe).filter(|next| *next > now).min()
             }
         };
-        let Some(next) = next else { return };
+        if let Some(next) = next {
+            self.look_again(outbox, state, lane, now, next);
+        }
+    }
+
+    /// A record was logged, and nobody can be reached. It is tried all the same after a while, if nobody says before that
+    /// somebody can.
+    pub(super) fn look_again_later(&self, outbox: &Arc<Outbox>, state: &mut State, lane: Lane) {
+        let now = Instant::now();
+        if !state.lane(lane).running {
+            self.look_again(outbox, state, lane, now, now + AWAY);
+        }
+    }
+
+    fn look_again(&self, outbox: &Arc<Outbox>, state: &mut State, lane: Lane, now: Instant, next: Instant) {
         let progress = state.lane(lane);
         if progress.alarm.is_some_and(|alarm| alarm <= next && alarm > now) {
             return;
@@ -426,6 +440,7 @@ impl Core {
 
     /// Sends what waits for its time now.
     pub(super) fn nudge(&self, outbox: &Arc<Outbox>, state: &mut State) {
+        state.nudges += 1;
         state.lanes.values_mut().for_each(|lane| lane.away_until = None);
         state.held.values_mut().for_each(|hold| hold.until = Instant::now());
         self.run_all(outbox, state);

@@ -39,7 +39,7 @@ impl Core {
         manner: impl Into<Manner>,
         make: impl FnOnce(&Stamp) -> (Op, Change),
     ) -> std::result::Result<Dot, Failure> {
-        let how = How { uid, manner: manner.into(), container: None, reachable: false, apart: false };
+        let how = How { uid, manner: manner.into(), container: None, ..How::default() };
         self.submit_with(how, held, of, bases, make).await
     }
 
@@ -53,8 +53,7 @@ impl Core {
         container: u64,
         make: impl FnOnce(&Stamp) -> (Op, Change),
     ) -> std::result::Result<Dot, Failure> {
-        let how =
-            How { uid, manner: Manner::Plain, container: Some(container), reachable: false, apart: false };
+        let how = How { uid, container: Some(container), ..How::default() };
         self.submit_with(how, held, of, vec![base], make).await
     }
 
@@ -67,7 +66,8 @@ impl Core {
         make: impl FnOnce(&Stamp) -> (Op, Change),
     ) -> std::result::Result<Dot, Failure> {
         let outbox = self.outbox(of.realm, of.fid.volume);
-        let how = How { reachable: self.is_reachable(of).await, apart: self.rehearses(), ..how };
+        let nudges = locked(&outbox.state).nudges;
+        let how = How { reachable: self.is_reachable(of).await, apart: self.rehearses(), nudges, ..how };
         let on: Vec<Fid> = bases.iter().map(|seen| seen.fid).collect();
         let answer = self.enqueue(&outbox, how, held, bases, make)?;
         match answer {
@@ -113,15 +113,17 @@ impl Core {
         way != Way::Ask
     }
 
-    fn enqueue(
+    pub(super) fn enqueue(
         &self,
         outbox: &Arc<Outbox>,
-        How { uid, manner, container, reachable, apart }: How,
+        How { uid, manner, container, reachable, apart, nudges }: How,
         mut held: Held,
         bases: Vec<Seen>,
         make: impl FnOnce(&Stamp) -> (Op, Change),
     ) -> std::result::Result<Answer, Failure> {
         let mut state = locked(&outbox.state);
+        // Whoever came up while that was found out has sent what there was, and nobody tells of it again.
+        let reachable = reachable || state.nudges != nudges;
         for seen in bases.iter().filter(|seen| seen.fid.is_directory()) {
             // What it was built on may have been undone since it was looked at.
             let now = self.cache.view(outbox.object(seen.fid))?;
@@ -264,6 +266,8 @@ impl Core {
             let lane = if logged.is_some() { Lane::Of(uid) } else { Lane::Asks };
             self.run(outbox, &mut state, lane);
             saved.into_iter().for_each(|saved| self.wake(outbox, &mut state, saved.touched()));
+        } else if logged.is_some() {
+            self.look_again_later(outbox, &mut state, Lane::Of(uid));
         }
         Ok(answer)
     }
@@ -298,20 +302,22 @@ impl Outbox {
 }
 
 /// How a mutation is made.
-#[derive(Clone, Copy)]
-struct How {
+#[derive(Clone, Copy, Default)]
+pub(super) struct How {
     /// For whom.
-    uid: u32,
-    manner: Manner,
+    pub uid: u32,
+    pub manner: Manner,
     /// Where the contents of a Store are.
-    container: Option<u64>,
+    pub container: Option<u64>,
     /// Some member may be called.
-    reachable: bool,
+    pub reachable: bool,
     /// It is made as if none could be.
-    apart: bool,
+    pub apart: bool,
+    /// How often all that waits had been told to go when that was asked.
+    pub nudges: u64,
 }
 
-enum Answer {
+pub(super) enum Answer {
     Now(Dot),
     /// Nothing is done: something else has to end first.
     Wait,

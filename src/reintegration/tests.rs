@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use coda_proto::{Acl, Rights, acl::ANYUSER};
+use coda_proto::{Acl, Fid, Op, Rights, acl::ANYUSER};
 
+use super::Seen;
 use crate::{
     ops::locked,
+    store::Change,
     venus::{
         face::{Face, RenameMode},
         tests::world::*,
@@ -52,4 +54,46 @@ async fn whoever_waits_for_what_asks_waits_through_however_much_else_ends() {
     elsewhere.venus.set_acl(dir, &may(Rights::ALL)).await.unwrap();
     a.settled().await;
     assert_eq!(elsewhere.ls("open").await.unwrap(), ["d", "moved", "old"]);
+}
+
+/// Changes the mode of a file, for somebody who found out at `nudges` that nobody could be reached.
+async fn changes_mode(client: &Client, path: &str, mode: u32, nudges: u64) {
+    let id = client.stat(path).await.unwrap().id;
+    let core = &client.venus.core;
+    let held = core.cache.locks.hold([id]).await;
+    let row = core.cache.view(id).unwrap().unwrap().row;
+    let outbox = core.outbox(id.realm, id.fid.volume);
+    let set =
+        |fid: Fid| Op::SetAttr { fid, mode: Some(mode), owner: None, group: None, mtime: None, atime: None };
+    let how = super::submit::How { uid: ME.uid, nudges, ..Default::default() };
+    let bases = vec![Seen::of(&row.status)];
+    let begun = core.enqueue(&outbox, how, held, bases, |_| (set(id.fid), Change::default()));
+    assert!(begun.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_comes_up_while_a_change_finds_nobody_gets_it_all_the_same() {
+    let world = World::new(1);
+    let a = world.client("a");
+    for name in ["f", "g"] {
+        a.write(name, "x").await.unwrap();
+    }
+    let root = a.stat("").await.unwrap().id;
+    let outbox = a.venus.core.outbox(root.realm, root.fid.volume);
+    let nudges = locked(&outbox.state).nudges;
+    // Somebody came up, and there was nothing to send.
+    a.venus.core.drain(None);
+    changes_mode(&a, "f", 0o600, nudges).await;
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(a.pending(), 0, "it goes at once");
+    // Nobody said so: then it is found out.
+    let nudges = locked(&outbox.state).nudges;
+    changes_mode(&a, "g", 0o600, nudges).await;
+    assert_eq!(a.pending(), 1);
+    tokio::time::sleep(61 * SECOND).await;
+    assert_eq!(a.pending(), 0);
+    let elsewhere = world.client("elsewhere");
+    for name in ["f", "g"] {
+        assert_eq!(elsewhere.stat(name).await.unwrap().mode, 0o600);
+    }
 }
