@@ -25,6 +25,8 @@ pub enum Why {
     Busy,
     /// Members are missing that might know better.
     Members,
+    /// Members hold it, and that could not be noted here.
+    Here,
     /// It would remove so much that somebody has to approve.
     Approval,
     /// The line costs money.
@@ -42,6 +44,7 @@ impl Why {
             Why::Resolution => "the servers have yet to come to agree",
             Why::Busy => "the servers are busy",
             Why::Members => "some servers that may know better cannot be reached",
+            Why::Here => "the servers have it, and that could not be noted here",
             Why::Approval => "it would remove much: `cfs approve` lets it go",
             Why::Metered => "the line is metered: `cfs forcereintegrate` sends it",
         }
@@ -49,7 +52,7 @@ impl Why {
 
     /// Whether this goes away by itself in time.
     pub fn passes(self) -> bool {
-        matches!(self, Why::Contents | Why::Resolution | Why::Busy | Why::Members)
+        matches!(self, Why::Contents | Why::Resolution | Why::Busy | Why::Members | Why::Here)
     }
 }
 

@@ -7,9 +7,12 @@ use std::{
 
 use coda_proto::{Fid, Past, ServerId, Status};
 
-use super::{Outbox, pump::Sending, verdict::Said};
+use tokio::time::Instant;
+
+use super::{Hold, Outbox, Pending, pump::Sending, verdict::Said};
 use crate::{
     cache::{seal::Stamps, validity::Mark},
+    cml::{Why, pause},
     ops::{Core, locked},
     store::{Change, Edit, Row},
 };
@@ -88,6 +91,12 @@ impl Core {
         });
         if let Err(error) = committed {
             tracing::error!(%error, "sent records could not be taken off the log; they will be sent again");
+            for fid in expected.keys() {
+                let _ = self.cache.demote(outbox.object(*fid));
+            }
+            locked(&outbox.state).tainted.extend(tainted);
+            self.keep_pending(outbox, &batch, &error.to_string());
+            return;
         }
         if lagging {
             expected.keys().for_each(|fid| self.request_resolve(outbox.object(*fid)));
@@ -109,6 +118,26 @@ impl Core {
         whose.into_iter().for_each(|uid| self.retire_former(outbox, uid));
     }
 
+    /// Members hold the records, and the log does, too: they stay there, and are sent again until it can be noted. Members
+    /// skip what they have.
+    fn keep_pending(&self, outbox: &Arc<Outbox>, batch: &[Sending], detail: &str) {
+        let mut answers = Vec::new();
+        let mut state = locked(&outbox.state);
+        for sending in batch {
+            answers.extend(self.log_one(outbox, &mut state, sending.log));
+            let attempts = state.held.get(&sending.log).map_or(0, |hold| hold.attempts + 1);
+            let until = Instant::now() + pause(attempts);
+            let hold = Hold { why: Why::Here, detail: detail.to_owned(), attempts, until };
+            state.held.insert(sending.log, hold);
+        }
+        // What asked is the matter of a log's lane now.
+        self.run_all(outbox, &mut state);
+        drop(state);
+        for (waiting, dot) in answers {
+            let _ = waiting.reply.send(Ok(dot));
+        }
+    }
+
     /// A record is off the log: nothing of it holds the cache any longer.
     pub(super) fn off(&self, outbox: &Outbox, sending: Sending) {
         let pending = {
@@ -123,6 +152,11 @@ impl Core {
             false => touched.for_each(|id| self.cache.unpin(id)),
         }
         sending.container.into_iter().for_each(|container| self.cache.discard(container));
+        self.answer_over(pending);
+    }
+
+    /// A record is over, and what it replaced is of no more use.
+    pub(super) fn answer_over(&self, pending: Pending) {
         if let Some(waiting) = pending.waiting {
             self.discard_replaced(&waiting.undo);
             let _ = waiting.reply.send(Ok(pending.entry.dot));

@@ -97,3 +97,31 @@ async fn whoever_comes_up_while_a_change_finds_nobody_gets_it_all_the_same() {
         assert_eq!(elsewhere.stat(name).await.unwrap().mode, 0o600);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_taken_off_the_log_stays_pending_until_it_can() {
+    let world = World::new(1);
+    let a = world.client("a");
+    a.mkdir("d").await.unwrap();
+    a.venus.peers().disconnect(&[]);
+    a.mkdir("d/logged").await.unwrap();
+    let said = |sql: &str| a.venus.core.cache.store(|store| Ok(store.execute(sql).unwrap())).unwrap();
+    said("CREATE TRIGGER full BEFORE DELETE ON log BEGIN SELECT RAISE(ABORT, 'full'); END");
+    a.venus.peers().reconnect(&[]);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!((a.pending(), a.venus.core.unsent()), (1, 1));
+    let b = a.user(ME.uid + 1);
+    b.mkdir("asked").await.unwrap();
+    assert_eq!((a.pending(), a.venus.core.unsent()), (2, 2), "its caller has his answer");
+    let elsewhere = world.client("elsewhere");
+    assert_eq!(elsewhere.ls("").await.unwrap(), ["asked", "d", "home"]);
+    let root = a.stat("").await.unwrap().id;
+    let reasons = a.venus.core.reasons(root.realm, root.fid.volume, true);
+    assert!(reasons.iter().all(|why| why.contains("could not be noted here")), "{reasons:?}");
+    said("DROP TRIGGER full");
+    a.settled().await;
+    assert_eq!(a.venus.core.unsent(), 0);
+    assert_eq!(elsewhere.ls("d").await.unwrap(), ["logged"]);
+    b.mkdir("asked/more").await.unwrap();
+    assert_eq!(elsewhere.ls("asked").await.unwrap(), ["more"]);
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use coda_proto::{Code, Fid};
+use coda_proto::{Code, Dot, Fid};
 
 use super::{Failure, Outbox, Pending, State, pump::Sending, users::Lane};
 use crate::{
@@ -87,21 +87,33 @@ impl Core {
         let undone = self.undo_all(outbox, &mut state, &never, &Failure::Away);
         let mut answers = Vec::new();
         for log in state.asks.clone() {
-            let Some(pending) = state.log_instead(log) else { continue };
-            let touched = pending.entry.touches.iter().map(|fid| outbox.object(*fid));
-            self.cache.note_unsent(touched.clone());
-            touched.for_each(|id| self.cache.unpin(id));
-            if let Some(waiting) = pending.waiting.take() {
-                self.keep_contents(waiting.container);
-                self.discard_replaced(&waiting.undo);
-                answers.push((waiting, pending.entry.dot));
-            }
+            answers.extend(self.log_one(outbox, &mut state, log));
         }
         drop(state);
         for (waiting, dot) in answers {
             let _ = waiting.reply.send(Ok(dot));
         }
         answer(undone);
+    }
+
+    /// A record is logged, also if it asked. Answers who waits for it, and with what.
+    pub(super) fn log_one(
+        &self,
+        outbox: &Outbox,
+        state: &mut State,
+        log: u64,
+    ) -> Option<(Box<super::Waiting>, Dot)> {
+        let asked = state.asks.contains(&log);
+        let pending = state.log_instead(log)?;
+        if asked {
+            let touched = pending.entry.touches.iter().map(|fid| outbox.object(*fid));
+            self.cache.note_unsent(touched.clone());
+            touched.for_each(|id| self.cache.unpin(id));
+        }
+        let waiting = pending.waiting.take()?;
+        self.keep_contents(waiting.container);
+        self.discard_replaced(&waiting.undo);
+        Some((waiting, pending.entry.dot))
     }
 }
 

@@ -126,6 +126,12 @@ impl Store {
         self.db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).map_err(broken)
     }
 
+    /// Says something to the database, for tests of what goes wrong there.
+    #[cfg(test)]
+    pub fn execute(&self, sql: &str) -> Result<()> {
+        self.db.execute_batch(sql).map_err(broken)
+    }
+
     fn prepare(db: Connection) -> Result<Store> {
         let pragma = |name: &str, value: &str| {
             db.pragma_update_and_check(None, name, value, |_| Ok(())).or_else(|error| match error {
