@@ -85,6 +85,19 @@ impl Core {
         let (record, verb) = (&sending.record, sending.record.op.verb());
         tracing::warn!(dot = %record.dot, verb, %refusal, "given up");
         self.say("conflict", format!("{verb} was refused: {}", refusal.detail));
+        if let Op::Store { fid, .. } = record.op {
+            let superseded = {
+                let state = locked(&outbox.state);
+                state.queue.values().any(|other| {
+                    other.entry.log > sending.log && other.entry.verb == verb && other.entry.touches(fid)
+                })
+            };
+            // Before it leaves the log: a crash may leave it twice, and never not at all. It takes as long as the file is
+            // long, so nobody waits for it.
+            if !superseded {
+                self.set_contents_aside(outbox.object(fid), sending);
+            }
+        }
         let mut state = locked(&outbox.state);
         let touched = record.op.touches();
         let behind: Vec<u64> = touched.iter().flat_map(|fid| state.behind(*fid, sending.log)).collect();
@@ -101,14 +114,6 @@ impl Core {
         if let Err(error) = self.put_folded(outbox, &folded, &mut change) {
             tracing::error!(%error, "a refused record stays in the log");
             return;
-        }
-        if let Op::Store { fid, .. } = record.op {
-            let superseded = state.queue.values().any(|other| {
-                other.entry.log > sending.log && other.entry.verb == verb && other.entry.touches(fid)
-            });
-            if !superseded {
-                self.set_contents_aside(outbox.object(fid), sending);
-            }
         }
         for fid in touched {
             let id = outbox.object(fid);
@@ -162,7 +167,10 @@ impl Core {
         // A copy: whoever reads it goes on reading.
         let copied = self.cache.container_name().and_then(|copy| {
             let done = self.cache.containers.copy(container, copy);
-            done.map(|_| copy).map_err(|error| crate::cache::io(id.fid, error))
+            done.map(|_| copy).map_err(|error| {
+                self.cache.discard(copy);
+                crate::cache::io(id.fid, error)
+            })
         });
         match copied {
             Ok(copy) => self.spool(id, copy),
