@@ -19,6 +19,8 @@ const OWN_LIMIT: usize = 200_000;
 #[derive(Default)]
 pub(super) struct Writer {
     author: Option<Author>,
+    /// It is kept on disk who it is.
+    noted: bool,
     seq: u64,
     count: u32,
     /// The last update of each object by this author.
@@ -30,7 +32,7 @@ pub(super) type Before = Vec<(Fid, Option<u64>)>;
 
 impl Writer {
     /// The author that may write on these bases; another one is drawn where this one must not. Answers
-    /// whether it is new.
+    /// whether it is new: it has yet to be kept who that is, with its first record.
     pub fn author(&mut self, bases: &[Seen], random: impl Fn() -> u64) -> (Author, bool) {
         let lacks_own = |author: Author| {
             !planted(Bug::WritesWithoutOwn)
@@ -42,7 +44,7 @@ impl Writer {
             Some(author)
                 if !lacks_own(author) && self.own.len() < OWN_LIMIT && self.count < u32::MAX / 2 - 1 =>
             {
-                (author, false)
+                (author, !self.noted)
             }
             _ => {
                 let author = loop {
@@ -52,12 +54,17 @@ impl Writer {
                         drawn => break Author(drawn),
                     }
                 };
-                self.author = Some(author);
+                (self.author, self.noted) = (Some(author), false);
                 (self.seq, self.count) = (0, 0);
                 self.own.clear();
                 (author, true)
             }
         }
+    }
+
+    /// It is kept who it is.
+    pub fn noted(&mut self) {
+        self.noted = true;
     }
 
     /// Who writes now, if anybody does.
@@ -132,6 +139,9 @@ mod tests {
         let mut writer = Writer::default();
         let draw = || 7;
         assert_eq!(writer.author(&[seen(1, &[])], draw), (Author(7), true));
+        // What it was to be noted with failed.
+        assert_eq!(writer.author(&[seen(1, &[])], || 8), (Author(7), true));
+        writer.noted();
         writer.own.insert(seen(1, &[]).fid, 3);
         assert_eq!(writer.author(&[seen(1, &[(7, 3)])], draw), (Author(7), false));
         assert_eq!(writer.author(&[seen(3, &[])], draw), (Author(7), false));

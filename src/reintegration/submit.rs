@@ -183,10 +183,6 @@ impl Core {
             && logged.is_some()
             && user.contents + length > self.settings.bytes
         {
-            if is_new {
-                // An author is noted with its first record, or never used.
-                user.writer = Default::default();
-            }
             let what = "the log of changes that are not sent yet";
             return Err(Failure::Here(Error::NoSpace(what.into())));
         }
@@ -197,8 +193,10 @@ impl Core {
                 let saved = self.optimise(outbox, &state, uid, &record, &mut change)?;
                 let Some(left) = saved.left().cloned() else {
                     // It takes back what nobody else has heard of: nothing is left to be told.
-                    drop(state.user(uid).writer.wrote(&touched, stamp.dot));
                     let undo = self.cache.commit_folded(change)?;
+                    let writer = &mut state.user(uid).writer;
+                    writer.noted();
+                    drop(writer.wrote(&touched, stamp.dot));
                     self.note_folded(outbox, &mut state, &saved);
                     self.note_unsynced(None);
                     self.discard_replaced(&undo);
@@ -224,7 +222,9 @@ impl Core {
             sent: logged.is_none(),
         };
         let (log, undo) = self.cache.commit_undoable(change, move |id| Edit::Log(LogRow { id, ..row }))?;
-        let before = state.user(uid).writer.wrote(&touched, stamp.dot);
+        let writer = &mut state.user(uid).writer;
+        writer.noted();
+        let before = writer.wrote(&touched, stamp.dot);
         let touched = record.op.touches();
         if let Some(saved) = &saved {
             self.note_folded(outbox, &mut state, saved);

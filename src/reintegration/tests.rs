@@ -125,3 +125,19 @@ async fn what_cannot_be_taken_off_the_log_stays_pending_until_it_can() {
     b.mkdir("asked/more").await.unwrap();
     assert_eq!(elsewhere.ls("asked").await.unwrap(), ["more"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_author_is_noted_with_whatever_is_the_first_that_it_writes() {
+    let world = World::new(1);
+    let a = world.client("a");
+    a.write("f", "x").await.unwrap();
+    let b = a.user(ME.uid + 1);
+    let said = |sql: &str| a.venus.core.cache.store(|store| Ok(store.execute(sql).unwrap())).unwrap();
+    said("CREATE TRIGGER full BEFORE INSERT ON log BEGIN SELECT RAISE(ABORT, 'full'); END");
+    b.mkdir("no").await.unwrap_err();
+    said("DROP TRIGGER full");
+    b.mkdir("yes").await.unwrap();
+    let volume = a.stat("").await.unwrap().id.fid.volume;
+    let drawn = a.venus.core.cache.store(|store| store.authors(1, volume)).unwrap();
+    assert!(drawn.iter().any(|(_, uid)| *uid == Some(ME.uid + 1)), "{drawn:?}");
+}
