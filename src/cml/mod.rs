@@ -9,6 +9,7 @@
 //!  guard    whether it would remove so much that somebody has to approve
 //!  link     whether the line is weak       mode    how people want it
 //!  fold     what is left of the log then, or when one is given up
+//!  unmade   the same where many are given up at once
 //!  reissue  what becomes of it when the servers have retired its author
 //!  pace     how fast it may go         relay   who gets it
 //! ```
@@ -28,6 +29,7 @@ mod pace;
 mod reissue;
 mod relay;
 mod remedy;
+mod unmade;
 mod way;
 
 pub use cancel::{Earlier, Plan, Step, cancel, subject};
@@ -41,6 +43,7 @@ pub use pace::{Pace, piece};
 pub use reissue::{Reissue, any_may_be_held};
 pub use relay::{To, to};
 pub use remedy::{Remedy, Why, pause, remedy};
+pub use unmade::Unmade;
 pub use way::{Facts, Manner, Way, way};
 
 #[cfg(test)]

@@ -118,9 +118,7 @@ impl Core {
             state.held.remove(log);
             if let Some(pending) = state.remove(*log) {
                 self.cache.note_sent(pending.entry.touches.iter().map(|fid| outbox.object(*fid)));
-                if let Some(waiting) = pending.waiting {
-                    let _ = waiting.reply.send(Ok(pending.entry.dot));
-                }
+                self.answer_over(pending);
             }
         }
         for (log, record) in &saved.folded.changed {

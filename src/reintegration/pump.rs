@@ -348,9 +348,8 @@ impl Core {
     /// Whoever waits for a log that is not being sent waits no longer.
     fn answer_logged(&self, state: &mut State, lane: Lane) {
         let Lane::Of(uid) = lane else { return };
-        let Some(user) = state.users.get(&uid) else { return };
-        for log in &user.logs {
-            let undo = state.queue.get_mut(log).and_then(answer);
+        for log in std::mem::take(&mut state.user(uid).waited) {
+            let undo = state.answer(log);
             undo.into_iter().for_each(|undo| self.discard_replaced(&undo));
         }
     }

@@ -1,19 +1,19 @@
 //! What is pending, given up by hand; and what is pending, to be kept elsewhere.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeSet, HashSet},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use coda_proto::{Contents, Dot, Fid, Op, Record, VolumeId, control::escape};
+use coda_proto::{Contents, Dot, Fid, Op, VolumeId, control::escape};
 
 use super::{Outbox, Pending, State, author::Writer, users::Lane};
 use crate::{
-    cml::{self, Forgotten},
+    cml::Unmade,
     error::Error,
     ops::{Core, Result, locked},
-    store::{Change, Edit, LogRow, Row},
+    store::{Change, Edit, LogRow},
 };
 
 /// An object made or written while apart, to be kept elsewhere.
@@ -62,19 +62,6 @@ impl State {
     }
 }
 
-/// An object's row as if records, newest first, had never been.
-fn undone(row: &Row, fid: Fid, rows: &[LogRow]) -> Row {
-    let mut row = row.clone();
-    for record in rows.iter().map(|row| &row.record).filter(|record| record.op.touches().contains(&fid)) {
-        let before = record.base(fid).seq(record.dot.author);
-        let forgotten = Forgotten { fid, dot: record.dot, before };
-        if let Some(past) = forgotten.out_of(&row.status.past) {
-            row.status.past = past;
-        }
-    }
-    row
-}
-
 /// What takes away the name that an operation gave.
 fn unbound(outbox: &Outbox, op: &Op) -> Option<Edit> {
     match op {
@@ -115,8 +102,13 @@ impl Core {
             change.push(Edit::Unlog(row.id));
             touched.extend(row.record.op.touches());
         }
-        for (log, record) in self.rebased(&state, &rows, &gone)? {
-            if let Some(row) = self.cache.store(|store| store.logged(log))? {
+        // Newest first.
+        let unmade = Unmade::of(rows.iter().rev().map(|row| &row.record));
+        let behind: BTreeSet<u64> = touched.iter().flat_map(|fid| state.about(*fid)).collect();
+        for log in behind.difference(&gone) {
+            if let Some(row) = self.cache.store(|store| store.logged(*log))?
+                && let Some(record) = unmade.record(&row.record)
+            {
                 change.push(Edit::Log(LogRow { record, ..row }));
             }
         }
@@ -134,7 +126,10 @@ impl Core {
                 continue;
             }
             // Whoever has it open keeps what he has; its version is what it was before.
-            let mut row = undone(&view.row, *fid, &rows);
+            let mut row = (*view.row).clone();
+            if let Some(past) = unmade.past(*fid, &row.status.past) {
+                row.status.past = past;
+            }
             let shown = row.data.and_then(|data| data.dot);
             if view.open.is_none() && shown.is_some_and(|dot| dots.contains(&dot)) {
                 row.data = None;
@@ -153,8 +148,9 @@ impl Core {
         state.tainted.extend(tainted);
         for row in &rows {
             state.held.remove(&row.id);
-            if state.remove(row.id).is_some() {
+            if let Some(pending) = state.remove(row.id) {
                 self.cache.note_sent(row.record.op.touches().into_iter().map(|fid| outbox.object(fid)));
+                self.answer_over(pending);
             }
             row.container.into_iter().for_each(|container| self.cache.discard(container));
         }
@@ -168,26 +164,6 @@ impl Core {
         // What others did may have waited for these.
         self.run_all(&outbox, &mut state);
         Ok(rows.len() as u64)
-    }
-
-    /// What becomes of the records that stay, once these are gone, which come newest first.
-    fn rebased(&self, state: &State, rows: &[LogRow], gone: &BTreeSet<u64>) -> Result<BTreeMap<u64, Record>> {
-        let mut changed: BTreeMap<u64, Record> = BTreeMap::new();
-        if gone.len() == state.queue.len() {
-            return Ok(changed);
-        }
-        for row in rows {
-            let read = |log| match changed.get(&log) {
-                Some(record) => Ok(record.clone()),
-                None => self.record_of(log),
-            };
-            let next = |fid, log| {
-                state.behind(fid, log).into_iter().filter(|behind| !gone.contains(behind)).collect()
-            };
-            let folded = cml::without(row.id, &row.record, read, next)?;
-            changed.extend(folded.changed);
-        }
-        Ok(changed)
     }
 
     /// What is pending of a volume, to be written down elsewhere. `None` where nothing is.

@@ -19,6 +19,8 @@ pub(super) struct User {
     pub writer: Writer,
     /// The user's log, by place.
     pub logs: BTreeSet<u64>,
+    /// Those of it for which somebody may wait.
+    pub waited: BTreeSet<u64>,
     /// Records that ask.
     pub asking: usize,
     /// Bytes of contents of all these.
@@ -86,7 +88,12 @@ impl State {
         let user = self.users.entry(uid).or_default();
         user.contents += pending.entry.contents;
         match pending.logged {
-            true => user.log(&pending.entry),
+            true => {
+                user.log(&pending.entry);
+                if pending.waiting.is_some() {
+                    user.waited.insert(log);
+                }
+            }
             false => {
                 user.asking += 1;
                 self.asks.insert(log);
@@ -109,6 +116,7 @@ impl State {
             true => {
                 user.logs.remove(&log);
                 user.removals.remove(&log);
+                user.waited.remove(&log);
             }
             false => {
                 user.asking -= 1;
