@@ -13,7 +13,7 @@ use crate::{
     cache,
     env::Priority,
     error::Error,
-    ops::{Core, Result, locked, unexpected},
+    ops::{Core, Result, Scratch, locked, unexpected},
     replica::AskError,
     store::Base,
     venus::face::ObjectId,
@@ -99,10 +99,11 @@ impl Core {
             if version.length > LARGEST || version.length > self.cache.space().free {
                 return Ok(());
             }
-            let container = self.fetch_former(file, &realm, version, servers).await?;
-            let base = Base { file, time: self.env.now(), container, version: version.clone() };
+            let fetched = self.fetch_former(file, &realm, version, servers).await?;
+            let (time, container) = (self.env.now(), fetched.name);
+            let base = Base { file, time, container, version: version.clone() };
             self.cache.store(|store| store.keep_base(&base))?;
-            self.cache.note_open(container, false);
+            fetched.keep();
             held.into_iter().for_each(|held| self.cache.discard(held.container));
         }
         locked(&self.ancestors).insert(file, (dot, versions.into_iter().collect()));
@@ -111,14 +112,14 @@ impl Core {
         Ok(())
     }
 
-    /// Fetches a version that some of the members keep, into a container that is open.
+    /// Fetches a version that some of the members keep.
     async fn fetch_former(
         &self,
         file: ObjectId,
         realm: &str,
         version: &Sibling,
         servers: &BTreeSet<ServerId>,
-    ) -> Result<u64> {
+    ) -> Result<Scratch<'_>> {
         let mut bytes = Vec::new();
         for server in servers {
             match self.former_bytes(file, realm, version, *server).await {
@@ -126,18 +127,9 @@ impl Core {
                 Err(error) => tracing::debug!(fid = %file.fid, %server, %error, "a former version"),
             }
             if bytes.len() as u64 == version.length && blake3::hash(&bytes).as_bytes() == &version.hash {
-                let container = self.cache.container_name()?;
-                // Nothing names it yet.
-                self.cache.note_open(container, true);
-                let written = self.cache.containers.create(container).and_then(|to| to.write_at(0, &bytes));
-                return match written {
-                    Ok(()) => Ok(container),
-                    Err(error) => {
-                        self.cache.note_open(container, false);
-                        self.cache.discard(container);
-                        Err(cache::io(file.fid, error))
-                    }
-                };
+                let scratch = self.scratch()?;
+                scratch.container.write_at(0, &bytes).map_err(|error| cache::io(file.fid, error))?;
+                return Ok(scratch);
             }
         }
         Err(Error::Gone(file.fid))

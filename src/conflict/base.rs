@@ -14,9 +14,9 @@ use super::{
     versions::{MadeUp, status},
 };
 use crate::{
-    cache::{OpenFile, View},
+    cache::{self, OpenFile, View},
     error::Error,
-    ops::{Core, Result, digest, locked},
+    ops::{Core, Result, Scratch, digest, locked},
     store::{Base, Change, Data, Edit, Row},
     venus::face::ObjectId,
 };
@@ -48,19 +48,20 @@ impl Core {
             false => None,
         };
         match &kept {
-            Some(base) => self.cache.store(|store| store.keep_base(base))?,
+            Some((base, _)) => self.cache.store(|store| store.keep_base(base))?,
             None if old.is_some() => self.cache.store(|store| store.forget_base(id))?,
             None => {}
         }
         old.into_iter().for_each(|old| self.cache.discard(old.container));
-        if kept.is_some() {
+        if let Some((_, copy)) = kept {
+            copy.keep();
             self.forget_old_bases()?;
         }
         Ok(())
     }
 
     /// A copy of what a file is, where that is what servers have and small enough.
-    fn kept_base(&self, view: &View, open: Option<&OpenFile>) -> Result<Option<Base>> {
+    fn kept_base(&self, view: &View, open: Option<&OpenFile>) -> Result<Option<(Base, Scratch<'_>)>> {
         let (row, version) = (&view.row, view.row.status.siblings.first());
         let Some(version) = version.filter(|_| !row.status.in_conflict()) else { return Ok(None) };
         let Some(data) = row.data else { return Ok(None) };
@@ -71,15 +72,19 @@ impl Core {
         if written || version.length > LARGEST || version.length > self.cache.space().free {
             return Ok(None);
         }
-        let container = self.cache.container_name()?;
-        match self.cache.containers.copy(data.container, container) {
-            Ok(_) => {
-                Ok(Some(Base { file: view.id, time: self.env.now(), container, version: version.clone() }))
+        let copy = self.scratch().and_then(|mut copy| {
+            let copied = self.cache.containers.copy(data.container, copy.name);
+            copy.container = copied.map_err(|error| cache::io(view.id.fid, error))?;
+            Ok(copy)
+        });
+        match copy {
+            Ok(copy) => {
+                let (time, container) = (self.env.now(), copy.name);
+                Ok(Some((Base { file: view.id, time, container, version: version.clone() }, copy)))
             }
             Err(error) => {
                 // Writing goes before what may be useful some day.
                 tracing::debug!(fid = %view.id.fid, %error, "what it was is not kept");
-                self.cache.discard(container);
                 Ok(None)
             }
         }

@@ -123,16 +123,16 @@ impl Core {
     async fn keep_removed(&self, dir: ObjectId, name: &[u8], status: &Status) -> Result<()> {
         let id = ObjectId { realm: dir.realm, fid: status.fid };
         let view = self.current(id).await?;
-        let mut dropped = Vec::new();
+        let mut aside = Vec::new();
         for sibling in distinct(&view.row.status.siblings) {
-            dropped.extend(self.aside(id, &view, sibling).await?);
+            aside.extend(self.aside(id, &view, sibling).await?);
         }
-        if dropped.is_empty() {
+        if aside.is_empty() {
             return Ok(());
         }
         let (time, past) = (self.env.now(), status.past.clone());
-        let undo = Undo { id: 0, time, object: dir, past, name: name.to_vec(), dropped };
-        self.keep_undo(undo).map(drop)
+        let undo = Undo { id: 0, time, object: dir, past, name: name.to_vec(), dropped: Vec::new() };
+        self.keep_undo(undo, aside).map(drop)
     }
 
     /// Gives every version of a file but the one that shows a file of its own. Answers their names.

@@ -155,8 +155,9 @@ impl Core {
             Keep::Without(dot) => (None, status.siblings.iter().find(|s| s.dot == *dot).map(|s| s.hash)),
             _ => (version.as_ref().map(|version| version.hash), None),
         };
-        let undo = self.keep_dropped(id, &view, stays, only).await?;
+        // First what may fail: a decision that is noted is one that was made.
         let contents = self.contents_of(id, status.parent, &source).await?;
+        let undo = self.keep_dropped(id, &view, stays, only).await?;
         let seen = Seen { past: base.clone(), ..Seen::of(status) };
         let (length, hash, mtime, container) = (source.length, source.hash, source.mtime, source.name);
         let mut kept = None;

@@ -10,7 +10,7 @@ use crate::{
     cache::{self, View},
     cml::Manner,
     error::Error,
-    ops::{Core, Result, names::updated},
+    ops::{Core, Result, Scratch, names::updated},
     reintegration::{Failure, Seen},
     store::{Change, Dropped, Edit, Undo},
     venus::face::{Caller, ObjectId, OpenMode},
@@ -20,6 +20,9 @@ use crate::{
 const KEPT: i64 = 7 * 24 * 3600 * 1_000_000_000;
 /// Of the cache's bytes, the share that what was taken away may keep: one of so many.
 const SHARE: u64 = 4;
+
+/// What is taken away, in a container that goes unless it is kept.
+pub(super) type Aside<'a> = (Dropped, Scratch<'a>);
 
 /// Which of the decisions are to be forgotten: those that are too old, and the oldest while they take more
 /// than `room`. `kept`: time and bytes of each, the latest first.
@@ -42,11 +45,11 @@ impl Core {
         only: Option<[u8; 32]>,
     ) -> Result<u64> {
         let status = &view.row.status;
-        let mut dropped = Vec::new();
+        let mut aside = Vec::new();
         for sibling in distinct(&status.siblings) {
             let goes = Some(sibling.hash) != stays && only.is_none_or(|only| only == sibling.hash);
             if goes && let Some(kept) = self.aside(id, view, sibling).await? {
-                dropped.push(kept);
+                aside.push(kept);
             }
         }
         let undo = Undo {
@@ -55,13 +58,17 @@ impl Core {
             object: id,
             past: status.past.clone(),
             name: Vec::new(),
-            dropped,
+            dropped: Vec::new(),
         };
-        self.keep_undo(undo)
+        self.keep_undo(undo, aside)
     }
 
-    pub(super) fn keep_undo(&self, undo: Undo) -> Result<u64> {
+    /// Notes a decision, and what it takes away. Where that fails, nothing of it is left.
+    pub(super) fn keep_undo(&self, undo: Undo, aside: Vec<Aside<'_>>) -> Result<u64> {
+        let (dropped, scratches): (_, Vec<Scratch>) = aside.into_iter().unzip();
+        let undo = Undo { dropped, ..undo };
         let id = self.cache.store(|store| store.keep_undo(&undo))?;
+        scratches.into_iter().for_each(|scratch| drop(scratch.keep()));
         self.forget_outdated(undo.time)?;
         Ok(id)
     }
@@ -72,23 +79,24 @@ impl Core {
         id: ObjectId,
         view: &View,
         sibling: &Sibling,
-    ) -> Result<Option<Dropped>> {
+    ) -> Result<Option<Aside<'_>>> {
         let source = match self.source(id, view, sibling).await {
             Ok(source) => source,
             Err(Error::Busy(_)) => return Ok(None),
             Err(error) => return Err(error),
         };
         let Source { name, length, hash, mtime, scratch, .. } = source;
-        let container = match scratch {
-            Some((scratch, _room)) => scratch.keep().0,
+        let own = match scratch {
+            Some((scratch, _room)) => scratch,
             None => {
                 let mut own = self.scratch()?;
                 own.container =
                     self.cache.containers.copy(name, own.name).map_err(|error| cache::io(id.fid, error))?;
-                own.keep().0
+                own
             }
         };
-        Ok(Some(Dropped { container, length, hash: hash.to_vec(), mtime, host: sibling.host.clone() }))
+        let (hash, host) = (hash.to_vec(), sibling.host.clone());
+        Ok(Some((Dropped { container: own.name, length, hash, mtime, host }, own)))
     }
 
     /// Forgets decisions that can no longer be undone.

@@ -77,8 +77,10 @@ impl Core {
     /// A new empty container.
     pub(crate) fn scratch(&self) -> Result<Scratch<'_>> {
         let name = self.cache.container_name()?;
-        let container =
-            self.cache.containers.create(name).map_err(|error| cache::io("a container", error))?;
+        let container = self.cache.containers.create(name).map_err(|error| {
+            self.cache.discard(name);
+            cache::io("a container", error)
+        })?;
         Ok(Scratch { core: self, name, container, kept: false })
     }
 

@@ -165,11 +165,13 @@ impl Core {
     /// An empty container in place of contents that are not wanted.
     fn emptied(&self, id: ObjectId) -> Result<Arc<OpenFile>> {
         let view = self.cache.view(id)?.ok_or(Error::Gone(id.fid))?;
-        let (name, container) = self.scratch()?.keep();
+        let scratch = self.scratch()?;
+        let name = scratch.name;
         let old = view.row.data.map(|data| data.container);
         let data = Some(Data { container: name, dot: None, length: 0 });
         let row = Row { data, writing: true, ..(*view.row).clone() };
         self.cache.commit(&Change::of(Edit::Put(id, Arc::new(row))))?;
+        let (_, container) = scratch.keep();
         let file = self.attach(id, &view, name, Some(container))?;
         // What the servers hold is not empty, as far as we know.
         file.state().unsaved = !view.row.status.siblings.is_empty();

@@ -625,3 +625,19 @@ async fn an_expanded_file_is_a_directory_of_its_versions_until_it_is_collapsed()
     .await;
     assert_eq!(names(&parted.b).await, [""; 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_that_cannot_be_noted_leaves_nothing_behind_in_the_cache() {
+    let parted = both_wrote("f").await;
+    seen(&parted.a).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let core = &parted.a.venus.core;
+    let said = |sql: &str| core.cache.store(|store| Ok(store.execute(sql).unwrap())).unwrap();
+    let before = core.cache.containers.list().unwrap();
+    said("CREATE TRIGGER full BEFORE INSERT ON undo BEGIN SELECT RAISE(ABORT, 'full'); END");
+    resolve(&parted.a, "f", How::Ours).await.unwrap_err();
+    assert_eq!(core.cache.containers.list().unwrap(), before);
+    said("DROP TRIGGER full");
+    resolve(&parted.a, "f", How::Ours).await.unwrap();
+    settled(&parted, "from the laptop").await;
+}

@@ -382,3 +382,26 @@ async fn what_follows_is_brought_in_while_a_directory_is_read() {
         assert_eq!(b.read(&format!("f{n:03}")).await.unwrap(), n.to_string());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_fails_or_that_nobody_waits_for_any_more_leaves_nothing_behind() {
+    let world = World::new(1);
+    let (a, b) = (world.client("a"), world.client("b"));
+    b.write("f", vec![7; 9 << 20]).await.unwrap();
+    let id = a.stat("f").await.unwrap().id;
+    let containers = || a.venus.core.cache.containers.list().unwrap();
+    world.weather(1, Weather::Hung);
+    for given_up in [true, false] {
+        let venus = a.venus.clone();
+        let opened = tokio::spawn(async move { venus.open(ME, id, READ).await.map(drop) });
+        while containers().is_empty() {
+            assert!(!opened.is_finished());
+            tokio::task::yield_now().await;
+        }
+        if given_up {
+            opened.abort();
+        }
+        assert!(!matches!(opened.await, Ok(Ok(()))));
+        assert!(containers().is_empty(), "given up: {given_up}");
+    }
+}
