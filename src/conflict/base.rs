@@ -25,8 +25,16 @@ use crate::{
 pub(super) const LABEL: &str = "base";
 /// Of the cache's bytes, the share that may be kept so: one of so many.
 const SHARE: u64 = 8;
+/// So many are kept at once.
+const MOST: usize = 1000;
 /// Larger files leave nothing behind: people merge texts.
 pub(super) const LARGEST: u64 = 16 << 20;
+
+/// How many are given up. `kept`: time and bytes of each, the latest first.
+fn given_up(kept: &[(i64, u64)], now: i64, room: u64) -> usize {
+    let stay = &kept[..kept.len().min(MOST)];
+    kept.len() - stay.len() + outdated(stay, now, room)
+}
 
 impl Core {
     /// A file is about to be written. While nobody can be told, what it is now is kept; else what was kept of an
@@ -90,11 +98,13 @@ impl Core {
         }
     }
 
-    fn forget_old_bases(&self) -> Result<()> {
+    /// Gives up what is too old, and the oldest of what is too much.
+    pub(super) fn forget_old_bases(&self) -> Result<()> {
         let bases = self.cache.store(|store| store.bases())?;
         let kept: Vec<(i64, u64)> = bases.iter().map(|base| (base.time, base.version.length)).collect();
         let room = self.cache.space().total / SHARE;
-        for base in bases.iter().rev().take(outdated(&kept, self.env.now(), room)) {
+        for base in bases.iter().rev().take(given_up(&kept, self.env.now(), room)) {
+            locked(&self.ancestors).remove(&base.file);
             self.cache.store(|store| store.forget_base(base.file))?;
             self.cache.discard(base.container);
         }
@@ -174,5 +184,19 @@ impl Core {
     /// The object that shows it.
     pub(crate) fn base_id(&self, file: ObjectId) -> ObjectId {
         self.stand_in_for(file, MadeUp::Base(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_or_too_large_ones_the_oldest_are_given_up() {
+        let kept: Vec<(i64, u64)> = (0..MOST as i64 + 5).map(|age| (1_000_000 - age, 10)).collect();
+        assert_eq!(given_up(&kept, 1_000_000, u64::MAX), 5);
+        assert_eq!(given_up(&kept, 1_000_000, 100), MOST - 5);
+        assert_eq!(given_up(&kept[..MOST], 1_000_000, u64::MAX), 0);
+        assert_eq!(given_up(&[], 0, 0), 0);
     }
 }
