@@ -167,8 +167,10 @@ fn whys(state: &State, reachable: bool) -> HashMap<u64, String> {
             (Some(hold), _) if hold.detail.is_empty() => hold.why.text().to_owned(),
             (Some(hold), _) => format!("{} ({})", hold.why.text(), hold.detail),
             (None, Some(_)) => "it depends on one that waits".to_owned(),
+            // Whoever asks waits for nothing of this.
+            (None, None) if !pending.logged => String::new(),
             (None, None) if state.needs_approval(entry) => Why::Approval.text().to_owned(),
-            (None, None) if pending.logged && state.is_metered(entry) => Why::Metered.text().to_owned(),
+            (None, None) if state.is_metered(entry) => Why::Metered.text().to_owned(),
             (None, None) if !state.is_ripe(pending, now) => {
                 let left = Duration::from_secs(state.mode.age).saturating_sub(now - pending.since);
                 format!("it is kept for {} s more", left.as_secs())
@@ -201,5 +203,24 @@ fn subject(record: &Record) -> (Fid, Option<(Fid, Vec<u8>)>) {
         | Op::SetXattr { fid, .. }
         | Op::SetAcl { fid, .. }
         | Op::SetQuota { fid, .. } => (*fid, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::users::tests::removal, *};
+
+    #[test]
+    fn only_what_is_logged_waits_for_approval() {
+        let mut state = State::default();
+        state.insert(removal(1, 8, false));
+        state.insert(removal(2, 9, true));
+        for uid in [8, 9] {
+            state.user(uid).guarded = true;
+        }
+        // It is built on the other, and that does not wait.
+        let whys = whys(&state, true);
+        assert_eq!(whys.get(&1), None);
+        assert_eq!(whys[&2], Why::Approval.text());
     }
 }

@@ -223,7 +223,7 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use coda_proto::{Op, Record, VolumeId};
 
     use super::*;
@@ -231,7 +231,7 @@ mod tests {
     const DIR: Fid = Fid { volume: VolumeId(7), vnode: 1, unique: 1 };
 
     /// A user's removal.
-    fn removal(log: u64, uid: u32, logged: bool) -> Pending {
+    pub fn removal(log: u64, uid: u32, logged: bool) -> Pending {
         let fid = Fid { vnode: 2 * log as u32, unique: 5, ..DIR };
         let op = Op::Remove { parent: DIR, name: log.to_string().into_bytes(), fid };
         let dot = coda_proto::Dot::new(Author(5), log);
