@@ -1,6 +1,6 @@
 //! `cfs conflicts`: what waits for a decision, with every version and where it can be read.
 
-use coda_proto::control::{Conflict, Reply, Request};
+use coda_proto::control::{Conflict, Failure, FailureKind, Reply, Request, UNASKED};
 
 use super::Command;
 
@@ -12,23 +12,37 @@ pub const COMMAND: Command = Command {
     run: |talk, args| {
         let typed = args.rest(0, usize::MAX)?;
         let paths = talk.paths(&typed)?;
-        match talk.ask(Request::Conflicts { paths })? {
-            Reply::Conflicts(conflicts) if talk.json => {
-                for conflict in conflicts {
-                    let object = std::ffi::OsString::from(&conflict.path);
-                    talk.answer(Some(&object), Ok(Reply::Conflicts(vec![conflict])), |_| String::new());
-                }
+        let Reply::Conflicts(listed) = talk.ask(Request::Conflicts { paths })? else { return Ok(()) };
+        let (unasked, conflicts): (Vec<Conflict>, Vec<Conflict>) =
+            listed.into_iter().partition(|conflict| conflict.kind == UNASKED);
+        if talk.json {
+            for conflict in conflicts {
+                let object = std::ffi::OsString::from(&conflict.path);
+                talk.answer(Some(&object), Ok(Reply::Conflicts(vec![conflict])), |_| String::new());
             }
-            Reply::Conflicts(conflicts) if conflicts.is_empty() => talk.say("No conflicts\n"),
-            Reply::Conflicts(conflicts) => {
-                let text: String = conflicts.iter().map(text).collect();
-                talk.say(&text);
-            }
-            _ => {}
+        } else if conflicts.is_empty() && unasked.is_empty() {
+            talk.say("No conflicts\n");
+        } else {
+            let text: String = conflicts.iter().map(text).collect();
+            talk.say(&text);
+        }
+        for volume in unasked {
+            let object = std::ffi::OsString::from(&volume.path);
+            talk.failed(Some(&object), &incomplete(volume));
         }
         Ok(())
     },
 };
+
+/// A list that may lack something says so, and the command fails.
+fn incomplete(volume: Conflict) -> Failure {
+    Failure {
+        kind: FailureKind::Disconnected,
+        what: volume.path,
+        why: "its servers could not be asked; of this volume only what is cached is listed".into(),
+        next: "`cfs status` says why; `cfs checkservers` tries them again now".into(),
+    }
+}
 
 /// One line for what is contested, and one for each version.
 fn text(conflict: &Conflict) -> String {
@@ -92,5 +106,12 @@ mod tests {
     #[test]
     fn without_conflicts_it_says_so() {
         assert_eq!(run(&mut Fake::world(), "conflicts", "").out, "No conflicts\n");
+    }
+
+    #[test]
+    fn a_list_that_may_lack_something_says_so_and_fails() {
+        let failure = incomplete(Conflict { path: "/coda/r/v".into(), ..Conflict::default() });
+        assert!(failure.why.contains("only what is cached is listed"));
+        assert_eq!(crate::exit::Exit::of(&failure), crate::exit::Exit::Disconnected);
     }
 }

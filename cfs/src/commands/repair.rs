@@ -5,7 +5,7 @@
 
 use std::{ffi::OsString, fs};
 
-use coda_proto::control::{Conflict, Failure, FailureKind, How, Reply, Request};
+use coda_proto::control::{Conflict, Failure, FailureKind, How, Reply, Request, UNASKED};
 
 use super::Command;
 use crate::{Talk, exit::Stop};
@@ -151,7 +151,10 @@ impl Session {
 
     fn conflicts(&self, talk: &mut Talk<'_>) -> Result<Vec<Conflict>, Failure> {
         match talk.ask(Request::Conflicts { paths: vec![self.object()?.clone()] })? {
-            Reply::Conflicts(conflicts) => Ok(conflicts),
+            Reply::Conflicts(mut conflicts) => {
+                conflicts.retain(|conflict| conflict.kind != UNASKED);
+                Ok(conflicts)
+            }
             _ => Ok(Vec::new()),
         }
     }

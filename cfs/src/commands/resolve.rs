@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use coda_proto::control::{Failure, FailureKind, How, Reply, Request, escape, unescape};
+use coda_proto::control::{Failure, FailureKind, How, Reply, Request, UNASKED, escape, unescape};
 
 use super::Command;
 use crate::{
@@ -214,7 +214,7 @@ fn targets(talk: &mut Talk<'_>, object: &OsStr, recursive: bool) -> Result<Vec<S
     let Reply::Conflicts(conflicts) = talk.ask(Request::Conflicts { paths: vec![escape(&above)] })? else {
         return Ok(Vec::new());
     };
-    let decidable = conflicts.into_iter().filter(|conflict| conflict.kind != "mark");
+    let decidable = conflicts.into_iter().filter(|c| c.kind != "mark" && c.kind != UNASKED);
     let mut paths: Vec<String> = decidable.map(|conflict| conflict.path).collect();
     paths.dedup();
     paths.retain(|path| recursive || glob::matches(&pattern, &unescape(path)));

@@ -23,6 +23,9 @@ pub enum How {
     Take(String),
 }
 
+/// The kind of what is no conflict, but says that more may be in a volume than is listed.
+pub const UNASKED: &str = "unasked";
+
 /// Something that people must decide.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
@@ -33,7 +36,8 @@ pub struct Conflict {
     /// Its realm.
     pub realm: String,
     /// `contents`: of one file; `name`: several objects have it; `mark`: an object came back after it was
-    /// removed elsewhere, or its access list was changed at both sides.
+    /// removed elsewhere, or its access list was changed at both sides; [`UNASKED`]: no server of this volume could be
+    /// asked, and what is listed of it is what is cached.
     pub kind: String,
     /// What it is decided between; the shown one first.
     pub versions: Vec<Version>,

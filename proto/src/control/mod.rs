@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use conflict::{Conflict, How, Resolved, Undoable, Version};
+pub use conflict::{Conflict, How, Resolved, UNASKED, Undoable, Version};
 pub use hoard::{HoardReport, HoardWish, Missed, NotHere, Pinned};
 pub use object::{CachedObject, CachedVolume, FidState, Flushed, Kept};
 pub use pending::{PendingRecord, PendingUser, PendingVolume, Sent};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use coda_proto::{
     Fid, Kind, Sibling, Status, VolumeId,
-    control::{Conflict, Failure, FailureKind, How, Resolved, Undoable, Version, escape},
+    control::{Conflict, Failure, FailureKind, How, Resolved, UNASKED, Undoable, Version, escape},
 };
 
 use super::wrong;
@@ -25,11 +25,11 @@ impl Venus {
     /// What waits for a decision, in order of paths.
     pub(super) async fn conflicts(&self, who: Caller, paths: &[String]) -> Result<Vec<Conflict>, Failure> {
         let mut found = BTreeMap::new();
-        let mut unasked = None;
+        let mut unasked = Vec::new();
         for (root, below) in self.volumes_of(who, paths).await? {
             let places = match self.core.contested(root).await {
                 Err(error @ (Error::Disconnected(_) | Error::Unsupported(_))) => {
-                    unasked = Some(error);
+                    unasked.push((root, error));
                     self.cached_conflicts(root)
                 }
                 places => places,
@@ -46,11 +46,27 @@ impl Venus {
                 }
             }
         }
-        match unasked {
+        match unasked.first() {
             // What is cached is told. That nothing is does not mean that there is nothing.
-            Some(error) if found.is_empty() => Err(failure("conflicts", &error)),
-            _ => Ok(found.into_values().collect()),
+            Some((_, error)) if found.is_empty() => Err(failure("conflicts", error)),
+            _ => {
+                let unasked = unasked.into_iter().map(|(root, _)| self.unasked(root));
+                let unasked = unasked.collect::<Result<Vec<_>, _>>();
+                let unasked = unasked.map_err(|error| failure("conflicts", &error))?;
+                Ok(found.into_values().chain(unasked).collect())
+            }
         }
+    }
+
+    /// Says that no server of a volume could be asked.
+    fn unasked(&self, root: ObjectId) -> Result<Conflict, Error> {
+        Ok(Conflict {
+            path: self.path_of(root).unwrap_or_else(|| self.volume_name(root)),
+            fid: root.fid.to_string(),
+            realm: self.core.realm_name(root.realm)?.to_string(),
+            kind: UNASKED.into(),
+            ..Conflict::default()
+        })
     }
 
     /// The roots of the volumes of these paths, each with the paths; of all volumes in use where none is

@@ -641,3 +641,17 @@ async fn a_decision_that_cannot_be_noted_leaves_nothing_behind_in_the_cache() {
     resolve(&parted.a, "f", How::Ours).await.unwrap();
     settled(&parted, "from the laptop").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_conflicts_says_of_which_volumes_nobody_could_be_asked() {
+    let parted = both_wrote("f").await;
+    seen(&parted.a).await;
+    let kinds = async || -> Vec<(String, String)> {
+        let listed = conflicts(&parted.a, &format!("/coda/{REALM}")).await;
+        listed.into_iter().map(|conflict| (conflict.path, conflict.kind)).collect()
+    };
+    let found = (format!("/coda/{REALM}/f"), "contents".to_owned());
+    assert_eq!(kinds().await, [found.clone()]);
+    parted.a.venus.peers().disconnect(&[]);
+    assert_eq!(kinds().await, [found, (format!("/coda/{REALM}"), "unasked".to_owned())]);
+}
