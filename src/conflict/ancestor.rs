@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coda_proto::{Dot, Kind, Past, ServerId, Sibling, id::required, wire};
+use coda_proto::{Dot, Fid, Kind, Past, ServerId, Sibling, id::required, wire};
 
-use super::base::LARGEST;
+use super::{base::LARGEST, versions::base_id};
 use crate::{
     cache,
     env::Priority,
@@ -37,17 +37,24 @@ impl Told {
         server: ServerId,
         formers: wire::Formers,
     ) -> std::result::Result<(), coda_proto::Malformed> {
-        for former in formers.former {
-            let version: Sibling = required(former.version, "former version")?;
-            let seen: Past = required(former.seen, "what its author had seen")?;
+        // All of it, or nothing.
+        let (mut former, mut seen) = (Vec::new(), Vec::new());
+        for one in formers.former {
+            let version: Sibling = required(one.version, "former version")?;
+            former.push((version, required::<_, Past>(one.seen, "what its author had seen")?));
+        }
+        for one in formers.seen {
+            let past: Past = required(one.past, "what an author had seen")?;
+            seen.push((required::<_, Dot>(one.dot, "version")?, past));
+        }
+        for (version, seen) in former {
             let known =
                 self.former.entry(version.dot).or_insert_with(|| (version, Past::default(), BTreeSet::new()));
             known.1.join(&seen);
             known.2.insert(server);
         }
-        for seen in formers.seen {
-            let past: Past = required(seen.past, "what an author had seen")?;
-            self.seen.entry(required(seen.dot, "version")?).or_default().join(&past);
+        for (dot, past) in seen {
+            self.seen.entry(dot).or_default().join(&past);
         }
         Ok(())
     }
@@ -73,12 +80,15 @@ impl Core {
             && versions.iter().all(|version| of.contains(&version.dot))
     }
 
-    /// Looks for what the versions of a file in conflict were made from, and keeps it as its base.
-    pub(crate) async fn seek_ancestor(&self, file: ObjectId) -> Result<()> {
+    /// Looks for what the versions of a file in conflict were made from, and keeps it as its base. Answers whether that is
+    /// known now, or never will be.
+    pub(crate) async fn seek_ancestor(&self, file: ObjectId) -> Result<bool> {
+        // Who comes second finds it found.
+        let _one = self.cache.locks.hold([search_of(file)]).await;
         let view = self.current(file).await?;
         let status = &view.row.status;
         if status.kind != Kind::File || !status.in_conflict() {
-            return Ok(());
+            return Ok(true);
         }
         let versions: Vec<Dot> = status.siblings.iter().map(|sibling| sibling.dot).collect();
         let (realm, group) = self.group(file).await?;
@@ -89,27 +99,38 @@ impl Core {
             if let Ok(answer) = answer
                 && let Some(wire::response::Body::Formers(formers)) = answer.response.body
             {
-                told.take(server, formers).map_err(|error| bad(file, &error))?;
+                // Others may know what one of them tells wrong.
+                if let Err(error) = told.take(server, formers) {
+                    tracing::debug!(fid = %file.fid, %server, %error, "what it says of former versions");
+                }
             }
         }
-        let Some(dot) = told.ancestor(&versions) else { return Ok(()) };
+        let Some(dot) = told.ancestor(&versions) else { return Ok(false) };
         let (version, _, servers) = &told.former[&dot];
         let held = self.cache.store(|store| store.base(file))?;
         if held.as_ref().is_none_or(|held| held.version.dot != dot) {
             if version.length > LARGEST || version.length > self.cache.space().free {
-                return Ok(());
+                return Ok(true);
             }
             let fetched = self.fetch_former(file, &realm, version, servers).await?;
+            // Somebody may have decided meanwhile, or written the file.
+            let _held = self.cache.locks.hold([file]).await;
+            let now = self.cache.view(file)?;
+            if now.is_none_or(|now| now.row.status.siblings != status.siblings) {
+                return Ok(false);
+            }
+            let held = self.cache.store(|store| store.base(file))?;
             let (time, container) = (self.env.now(), fetched.name);
             let base = Base { file, time, container, version: version.clone() };
             self.cache.store(|store| store.keep_base(&base))?;
             fetched.keep();
             held.into_iter().for_each(|held| self.cache.discard(held.container));
+            self.forget_old_bases()?;
         }
         locked(&self.ancestors).insert(file, (dot, versions.into_iter().collect()));
         // It shows beside the name from now on.
         self.cache.forget_object(ObjectId { realm: file.realm, fid: status.parent }, true);
-        Ok(())
+        Ok(true)
     }
 
     /// Fetches a version that some of the members keep.
@@ -164,8 +185,9 @@ impl Core {
     }
 }
 
-fn bad(file: ObjectId, why: &coda_proto::Malformed) -> Error {
-    Error::BadAnswer(file.fid.to_string(), why.to_string())
+/// The lock of the search for a file's base: no object has this name.
+fn search_of(file: ObjectId) -> ObjectId {
+    ObjectId { fid: Fid { vnode: 0, ..base_id(file).fid }, ..file }
 }
 
 #[cfg(test)]
@@ -229,5 +251,15 @@ mod tests {
     fn of_two_that_were_made_apart_themselves_the_later_is_taken() {
         let two = told(vec![former(1, 5, &[]), former(2, 9, &[])], vec![seen(8, &[1, 2]), seen(9, &[1, 2])]);
         assert_eq!(two.ancestor(&[dot(8), dot(9)]), Some(dot(2)));
+    }
+
+    #[test]
+    fn what_one_member_tells_wrong_takes_nothing_from_what_others_tell() {
+        let mut told = told(vec![former(1, 1, &[])], vec![seen(8, &[1]), seen(9, &[1])]);
+        let wrong = wire::Former { seen: None, ..former(2, 9, &[1]) };
+        let formers = wire::Formers { former: vec![former(3, 9, &[1]), wrong], seen: vec![seen(8, &[1, 3])] };
+        assert!(told.take(ServerId(5), formers).is_err());
+        assert_eq!(told.former.keys().copied().collect::<Vec<_>>(), [dot(1)]);
+        assert_eq!(told.ancestor(&[dot(8), dot(9)]), Some(dot(1)));
     }
 }

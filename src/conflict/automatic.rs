@@ -1,6 +1,9 @@
 //! Conflicts that a rule decides: whoever sees one merges it, in the background, once.
 
+use std::{collections::btree_map::Entry, time::Duration};
+
 use coda_proto::{Dot, Kind};
+use tokio::time::Instant;
 
 use super::{
     Keep,
@@ -23,7 +26,33 @@ const DEPTH: usize = 64;
 /// Sets of versions that were looked at, at most.
 const REMEMBERED: usize = 10_000;
 
+/// Where it was not found what versions were made from, it is looked for again after so long, and when a member comes up.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// Whether a set of versions was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sought {
+    /// That was enough.
+    Once,
+    /// Nobody there knew what they were made from: until then there is no other look.
+    Until(Instant),
+}
+
+impl Sought {
+    fn is_enough(self, now: Instant) -> bool {
+        match self {
+            Sought::Once => true,
+            Sought::Until(again) => now < again,
+        }
+    }
+}
+
 impl Core {
+    /// Members came up that may know what versions were made from.
+    pub(crate) fn look_again_for_ancestors(&self) {
+        locked(&self.merging).retain(|_, sought| *sought == Sought::Once);
+    }
+
     /// A file has several versions: looks for what they were made from, and merges them if there is a rule for it.
     pub(crate) fn merge_by_rule(&self, id: ObjectId, siblings: Vec<Dot>) {
         {
@@ -31,18 +60,19 @@ impl Core {
             if seen.len() > REMEMBERED {
                 seen.clear();
             }
-            if !seen.insert((id, siblings.clone())) {
-                return;
+            let now = Instant::now();
+            match seen.entry((id, siblings.clone())) {
+                Entry::Occupied(sought) if sought.get().is_enough(now) => return,
+                sought => *sought.or_insert(Sought::Once) = Sought::Once,
             }
         }
         let (core, versions) = (self.me(), siblings);
         self.spawn(async move {
-            if let Err(error) = core.seek_ancestor(id).await {
-                tracing::debug!(fid = %id.fid, %error, "what its versions were made from");
-                if error.is_disconnected() {
-                    // Another look is worth it later.
-                    locked(&core.merging).remove(&(id, versions));
-                }
+            let known = core.seek_ancestor(id).await;
+            tracing::debug!(fid = %id.fid, ?known, "what its versions were made from");
+            if !known.unwrap_or(false) {
+                // Members that are away may know it.
+                locked(&core.merging).insert((id, versions), Sought::Until(Instant::now() + AGAIN));
             }
             match core.try_merge(id).await {
                 Ok(true) => core.say("conflict", format!("Merged {} by rule", id.fid)),

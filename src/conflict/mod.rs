@@ -21,7 +21,7 @@
 //! conflict is resolved: what would be written is based on one of the versions only.
 
 mod ancestor;
-mod automatic;
+pub(crate) mod automatic;
 mod base;
 pub mod choice;
 pub(crate) mod contested;

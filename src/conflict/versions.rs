@@ -100,6 +100,11 @@ fn number(file: ObjectId, what: MadeUp) -> ObjectId {
     ObjectId { realm: file.realm, fid: Fid { volume: VERSIONS, vnode, unique } }
 }
 
+/// The number of what shows what the versions of a file were made from.
+pub(super) fn base_id(file: ObjectId) -> ObjectId {
+    number(file, MadeUp::Base(file))
+}
+
 /// Whether an object is a version that venus shows beside a name.
 pub(crate) fn is_version(id: ObjectId) -> bool {
     id.fid.volume == VERSIONS

@@ -33,6 +33,7 @@ impl Core {
                     self.void_what_depends_on(&realm, server)?;
                 }
                 self.drain(Some(self.realm_number(&realm)?));
+                self.look_again_for_ancestors();
                 self.news.notify_waiters();
                 self.say("connection", format!("up {}", self.peers.server_name(&realm, server)));
             }

@@ -52,7 +52,7 @@ use crate::{
     cache::{Cache, OpenFile, View},
     cml::Pace,
     config::ConflictView,
-    conflict::{versions::MadeUp, view},
+    conflict::{automatic::Sought, versions::MadeUp, view},
     env::{Answer, BoxFuture, Env, Priority},
     error::Error,
     events::Events,
@@ -103,7 +103,7 @@ pub struct Core {
     /// The state of hoarding.
     pub(crate) hoard: Mutex<Hoard>,
     /// Sets of versions that were looked at whether a rule merges them.
-    pub(crate) merging: Mutex<BTreeSet<(ObjectId, Vec<Dot>)>>,
+    pub(crate) merging: Mutex<BTreeMap<(ObjectId, Vec<Dot>), Sought>>,
     /// Of files in conflict, the version that all these versions were made from.
     pub(crate) ancestors: Mutex<BTreeMap<ObjectId, (Dot, BTreeSet<Dot>)>>,
 }

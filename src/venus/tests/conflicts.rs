@@ -7,6 +7,7 @@ use coda_proto::control::{Conflict, How, Reply, Request};
 use super::world::*;
 use crate::{
     config::ConflictView,
+    conflict::automatic::Sought,
     control::Manager,
     error::Error,
     venus::{
@@ -640,6 +641,30 @@ async fn a_decision_that_cannot_be_noted_leaves_nothing_behind_in_the_cache() {
     said("DROP TRIGGER full");
     resolve(&parted.a, "f", How::Ours).await.unwrap();
     settled(&parted, "from the laptop").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_versions_were_made_from_is_looked_for_again_when_a_member_comes_up_that_may_know() {
+    let parted = both_wrote("f").await;
+    let third = parted.world.client("third");
+    let file = third.stat("f").await.unwrap().id;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let core = &third.venus.core;
+    // As if nobody had known.
+    core.forget_base(file).unwrap();
+    let until = tokio::time::Instant::now() + Duration::from_secs(86_400);
+    core.merging.lock().unwrap().values_mut().for_each(|sought| *sought = Sought::Until(until));
+    let looks = || async {
+        core.cache.demote(file).unwrap();
+        third.stat("f").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        core.cache.store(|store| store.base(file)).unwrap().is_some()
+    };
+    assert!(!looks().await, "it was looked for a moment ago");
+    third.venus.peers().disconnect(&["srv2".into()]);
+    third.venus.peers().reconnect(&[]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(looks().await);
 }
 
 #[tokio::test(start_paused = true)]
