@@ -101,7 +101,7 @@ impl Core {
     /// Looks whether what is in the logs would remove too much: in the one of a lane, and in those of others, of
     /// which something may go along, where they have grown.
     pub(super) fn guard(&self, outbox: &Outbox, state: &mut State, lane: Lane) {
-        for uid in state.to_weigh(lane) {
+        for uid in state.take_unweighed(lane) {
             self.weigh(outbox, state.user(uid));
         }
     }

@@ -105,7 +105,7 @@ async fn what_cannot_be_taken_off_the_log_stays_pending_until_it_can() {
     a.mkdir("d").await.unwrap();
     a.venus.peers().disconnect(&[]);
     a.mkdir("d/logged").await.unwrap();
-    let said = |sql: &str| a.venus.core.cache.store(|store| Ok(store.execute(sql).unwrap())).unwrap();
+    let said = |sql: &str| a.venus.core.cache.store(|store| store.execute(sql)).unwrap();
     said("CREATE TRIGGER full BEFORE DELETE ON log BEGIN SELECT RAISE(ABORT, 'full'); END");
     a.venus.peers().reconnect(&[]);
     tokio::time::sleep(10 * SECOND).await;
@@ -132,7 +132,7 @@ async fn an_author_is_noted_with_whatever_is_the_first_that_it_writes() {
     let a = world.client("a");
     a.write("f", "x").await.unwrap();
     let b = a.user(ME.uid + 1);
-    let said = |sql: &str| a.venus.core.cache.store(|store| Ok(store.execute(sql).unwrap())).unwrap();
+    let said = |sql: &str| a.venus.core.cache.store(|store| store.execute(sql)).unwrap();
     said("CREATE TRIGGER full BEFORE INSERT ON log BEGIN SELECT RAISE(ABORT, 'full'); END");
     b.mkdir("no").await.unwrap_err();
     said("DROP TRIGGER full");

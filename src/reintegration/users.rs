@@ -158,7 +158,7 @@ impl State {
 
     /// Whose logs are to be weighed before a lane goes on: its own, and those of others that would remove more than when
     /// they were, since something of them may go along. What asks takes nothing of any log along, and looks at none.
-    pub fn to_weigh(&mut self, lane: Lane) -> Vec<u32> {
+    pub fn take_unweighed(&mut self, lane: Lane) -> Vec<u32> {
         if lane == Lane::Asks {
             return Vec::new();
         }
@@ -253,11 +253,11 @@ pub(super) mod tests {
     fn whoever_asks_does_not_make_a_log_look_as_if_it_had_been_weighed() {
         let mut state = State::default();
         (1..=3).for_each(|log| state.insert(removal(log, 8, true)));
-        assert!(state.to_weigh(Lane::Asks).is_empty());
+        assert!(state.take_unweighed(Lane::Asks).is_empty());
         // Something of it may go along with what another user did.
-        assert_eq!(state.to_weigh(Lane::Of(7)), [8]);
-        assert!(state.to_weigh(Lane::Of(7)).is_empty(), "it is as it was");
-        assert_eq!(state.to_weigh(Lane::Of(8)), [8]);
+        assert_eq!(state.take_unweighed(Lane::Of(7)), [8]);
+        assert!(state.take_unweighed(Lane::Of(7)).is_empty(), "it is as it was");
+        assert_eq!(state.take_unweighed(Lane::Of(8)), [8]);
     }
 
     #[test]
@@ -265,9 +265,9 @@ pub(super) mod tests {
         let mut state = State::default();
         (1..=2).for_each(|log| state.insert(removal(log, 8, false)));
         state.insert(removal(3, 8, true));
-        assert_eq!(state.to_weigh(Lane::Of(7)), [8]);
-        (1..=2).for_each(|log| drop(state.log_instead(log)));
-        assert_eq!(state.to_weigh(Lane::Of(7)), [8]);
+        assert_eq!(state.take_unweighed(Lane::Of(7)), [8]);
+        (1..=2).for_each(|log| assert!(state.log_instead(log).is_some()));
+        assert_eq!(state.take_unweighed(Lane::Of(7)), [8]);
         assert_eq!(state.user(8).removals.len(), 3);
         state.user(8).approve(2);
         assert_eq!(state.user(8).removals.len(), 1);
