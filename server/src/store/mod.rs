@@ -13,6 +13,7 @@
 mod collect;
 mod containers;
 mod error;
+mod exposed;
 mod former;
 pub mod fsck;
 mod lock;

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     StoreError,
+    exposed::Exposed,
     rows::{encode_body, encode_dots, encode_past, signed},
     view::{Bytes, Content, UploadRow, View, VolumeRow},
 };
@@ -20,6 +21,7 @@ pub struct Txn<'c> {
     row: VolumeRow,
     dirty: BTreeSet<Fid>,
     changed: BTreeSet<Fid>,
+    pub(super) exposed: Exposed,
 }
 
 impl<'c> Deref for Txn<'c> {
@@ -32,7 +34,8 @@ impl<'c> Deref for Txn<'c> {
 impl<'c> Txn<'c> {
     pub(super) fn new(db: &'c Connection, volume: coda_proto::VolumeId) -> Result<Txn<'c>, StoreError> {
         let view = View { db, volume };
-        Ok(Txn { row: view.volume_row()?, view, dirty: BTreeSet::new(), changed: BTreeSet::new() })
+        let (dirty, changed) = (BTreeSet::new(), BTreeSet::new());
+        Ok(Txn { row: view.volume_row()?, view, dirty, changed, exposed: Exposed::default() })
     }
 
     /// 1-KiB blocks in use, as of the last `settle`.
@@ -55,11 +58,12 @@ impl<'c> Txn<'c> {
         &self.changed
     }
 
-    /// Accounts for what changed since the last call: blocks in use, and the order of changes.
+    /// Accounts for what changed since the last call: blocks in use, the order of changes, and who may read what.
     pub fn settle(&mut self) -> Result<(), StoreError> {
         if self.dirty.is_empty() {
             return Ok(());
         }
+        self.forget_exposed()?;
         for fid in std::mem::take(&mut self.dirty) {
             self.row.change_seq += 1;
             let before = self.accounted(fid)?;
@@ -302,6 +306,7 @@ impl Replica for Txn<'_> {
         if head.kind == Kind::File {
             self.keep_replaced(&head)?;
         }
+        self.opens(&head)?;
         let mut upsert = self.view.db.prepare_cached(
             "INSERT INTO head(vnode, uniq, kind, past, body, marked) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
              ON CONFLICT DO UPDATE SET kind = excluded.kind, past = excluded.past, \
@@ -342,6 +347,7 @@ impl Replica for Txn<'_> {
     }
 
     fn put_binding(&mut self, binding: Binding) -> Result<(), StoreError> {
+        self.moves(binding.fid)?;
         let key = params![
             binding.dir.vnode,
             signed(binding.dir.unique),
@@ -387,6 +393,7 @@ impl Replica for Txn<'_> {
     }
 
     fn put_tombstone(&mut self, tombstone: Tombstone) -> Result<(), StoreError> {
+        self.moves(tombstone.fid)?;
         let mut insert = self.view.db.prepare_cached(
             "INSERT INTO tombstone(vnode, uniq, author, seq, origin_author, origin_seq, dir_vnode, dir_uniq, \
              name, lamport, seen, renamed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
