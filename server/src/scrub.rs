@@ -1,5 +1,5 @@
 //! Bytes that are not what their hash names: found when they are read, or by the scrubber, which reads all
-//! of them in turn; mended from a peer.
+//! of them in turn; mended from a peer. What files were before they were written is forgotten where it is damaged.
 //!
 //! ```text
 //!  read ────┐                                ┌─ a peer has them ──> back in their place
@@ -282,6 +282,6 @@ async fn look_on(volume: &Arc<Volume>) -> Result<Duration, Refusal> {
 
 /// Whether the contents are wanted after all that happened while they were read.
 fn is_still_there(volume: &Volume, row: &StoredRow) -> Result<bool, Refusal> {
-    let again = volume.read(|view| Ok(view.stored_after(row.place - 1, 1)?))?;
-    Ok(again.first().is_some_and(|now| now.place == row.place && now.hash == row.hash))
+    let again = volume.read(|view| Ok(view.stored_at(row.place)?))?;
+    Ok(again.is_some_and(|now| now.hash == row.hash))
 }

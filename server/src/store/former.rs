@@ -120,9 +120,22 @@ impl Txn<'_> {
         for version in held.iter().filter(worth) {
             self.keep_former(fid, version)?;
         }
+        self.forget_seen(fid, stays)?;
         self.thin(fid)?;
         let room = AT_LEAST.max(self.used().saturating_mul(1024) / SHARE);
         while self.former_bytes()? > room && self.forget_former("ORDER BY nr", [])? {}
+        Ok(())
+    }
+
+    /// Forgets what the authors of versions had seen that are not present any more: former ones say it themselves.
+    fn forget_seen(&mut self, fid: Fid, stays: impl Fn(Dot) -> bool) -> Result<(), StoreError> {
+        for (made, _) in self.seen_by(fid)?.into_iter().filter(|(made, _)| !stays(*made)) {
+            self.db
+                .prepare_cached(
+                    "DELETE FROM seen WHERE vnode = ?1 AND uniq = ?2 AND author = ?3 AND seq = ?4",
+                )?
+                .execute(params![fid.vnode, signed(fid.unique), signed(made.author.0), signed(made.seq)])?;
+        }
         Ok(())
     }
 
@@ -202,10 +215,47 @@ impl Txn<'_> {
         self.db.prepare_cached("UPDATE former SET noticed = ?1 WHERE noticed = 0")?.execute([now])?;
         for _ in 0..AT_ONCE {
             if !self.forget_former("WHERE noticed < ?1 ORDER BY noticed", [before])? {
-                return Ok(false);
+                return self.forget_seen_of_none();
             }
         }
         Ok(true)
+    }
+
+    /// Forgets what authors had seen of files of which nothing is kept any more: there is nothing to find by it.
+    fn forget_seen_of_none(&mut self) -> Result<bool, StoreError> {
+        let forgotten = self
+            .db
+            .prepare_cached(
+                "DELETE FROM seen WHERE (vnode, uniq, author, seq) IN (
+                     SELECT vnode, uniq, author, seq FROM seen WHERE NOT EXISTS (
+                         SELECT 1 FROM former WHERE former.vnode = seen.vnode AND former.uniq = seen.uniq)
+                     LIMIT ?1)",
+            )?
+            .execute([AT_ONCE])?;
+        Ok(forgotten == AT_ONCE as usize)
+    }
+
+    /// Forgets former versions with this hash that are damaged: those in `container`, or those whose row holds
+    /// something else.
+    pub(super) fn lose_formers(&mut self, hash: &[u8], container: Option<&str>) -> Result<(), StoreError> {
+        let mut query = self
+            .db
+            .prepare_cached("SELECT nr, length, bytes FROM former WHERE hash = ?1 AND container IS ?2")?;
+        let rows = query
+            .query_map(params![hash, container], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, u64>(1)?, row.get::<_, Option<Vec<u8>>>(2)?))
+            })?
+            .collect::<Result<Vec<_>, _>>()?;
+        drop(query);
+        for (nr, length, bytes) in rows {
+            if bytes.is_some_and(|bytes| blake3::hash(&bytes).as_bytes()[..] == *hash) {
+                continue;
+            }
+            // Its container was put aside: there is nothing to collect.
+            self.db.prepare_cached("DELETE FROM former WHERE nr = ?1")?.execute([nr])?;
+            self.db.prepare_cached("UPDATE kept SET bytes = max(0, bytes - ?1)")?.execute([length])?;
+        }
+        Ok(())
     }
 }
 
@@ -366,6 +416,49 @@ mod tests {
         assert_eq!(write(3, 6 << 20), 9 << 20);
         assert_eq!(write(4, 5 << 20), 15 << 20);
         assert_eq!(write(5, 1), 11 << 20, "the oldest made room");
+    }
+
+    #[test]
+    fn what_authors_had_seen_goes_with_the_versions_that_it_explains() {
+        let mut world = World::new();
+        let seen = |world: &World| world.replica.read(|view| view.seen_by(world.file)).unwrap();
+        for n in 0..40u32 {
+            world.store(&n.to_le_bytes(), None);
+        }
+        let last = Dot::new(US, world.seq);
+        assert_eq!(
+            seen(&world).iter().map(|(made, _)| *made).collect::<Vec<_>>(),
+            [last],
+            "of the present one"
+        );
+        let explained = |former: &Former| former.version.dot == Dot::new(US, 2) || !former.seen.is_empty();
+        assert!(world.formers().iter().all(explained), "former ones say it themselves");
+        world.job(|txn| txn.forget_formers(0, 100));
+        assert_eq!(seen(&world).len(), 1, "the others are new");
+        world.job(|txn| txn.forget_formers(101, 200));
+        assert!(seen(&world).is_empty());
+    }
+
+    #[test]
+    fn a_former_version_that_is_damaged_is_forgotten_and_others_with_its_bytes_stay() {
+        let mut world = World::new();
+        let first = world.store(b"same", Some("aa11"));
+        world.store(b"same", Some("bb22"));
+        let inline = world.store(b"same", None);
+        world.store(b"other", None);
+        let hash = *blake3::hash(b"same").as_bytes();
+        let dots = |world: &World| world.formers().iter().map(|f| f.version.dot).collect::<Vec<_>>();
+        world.job(|txn| txn.lose(&hash, Some("bb22")));
+        assert_eq!((dots(&world), world.bytes()), (vec![first, inline], 8));
+        world.job(|txn| txn.lose(&hash, None));
+        assert_eq!(dots(&world), [first, inline], "what the row holds is whole");
+        let places = world.replica.read(|view| view.stored_after(0, 9)).unwrap();
+        assert_eq!(places.len(), 1);
+        let then = world.replica.read(|view| view.stored_after(places[0].place, 9)).unwrap();
+        assert_eq!(then.iter().map(|row| row.place < 0).collect::<Vec<_>>(), [true, true]);
+        let again = world.replica.read(|view| view.stored_at(then[1].place)).unwrap();
+        assert_eq!(again.unwrap().hash, hash);
+        assert!(world.replica.read(|view| view.stored_after(then[1].place, 9)).unwrap().is_empty());
     }
 
     #[test]

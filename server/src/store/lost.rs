@@ -40,12 +40,36 @@ impl View<'_> {
         Ok(self.db.prepare_cached("SELECT place FROM scrubber")?.query_row([], |row| row.get(0))?)
     }
 
-    /// The next contents after a place.
+    /// The next contents after a place: those of all versions, then what files were before. Former ones have the
+    /// places below zero.
     pub fn stored_after(&self, place: i64, limit: u32) -> Result<Vec<StoredRow>, StoreError> {
-        let mut query = self.db.prepare_cached(
-            "SELECT rowid, length, hash, bytes, container FROM content WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
-        )?;
-        let rows = query.query_map(params![place, limit], |row| {
+        if place >= 0 {
+            let present = self.stored(
+                "SELECT rowid, length, hash, bytes, container FROM content WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
+                params![place, limit],
+            )?;
+            if !present.is_empty() {
+                return Ok(present);
+            }
+        }
+        self.stored(
+            "SELECT -nr, length, hash, bytes, container FROM former WHERE nr > ?1 ORDER BY nr LIMIT ?2",
+            params![-place.min(0), limit],
+        )
+    }
+
+    /// The contents at a place.
+    pub fn stored_at(&self, place: i64) -> Result<Option<StoredRow>, StoreError> {
+        let sql = match place < 0 {
+            true => "SELECT -nr, length, hash, bytes, container FROM former WHERE nr = -?1",
+            false => "SELECT rowid, length, hash, bytes, container FROM content WHERE rowid = ?1",
+        };
+        Ok(self.stored(sql, [place])?.pop())
+    }
+
+    fn stored(&self, sql: &str, values: impl rusqlite::Params) -> Result<Vec<StoredRow>, StoreError> {
+        let mut query = self.db.prepare_cached(sql)?;
+        let rows = query.query_map(values, |row| {
             let bytes = match row.get::<_, Option<String>>(4)? {
                 Some(container) => Bytes::Container(container),
                 None => Bytes::Inline(row.get(3)?),
@@ -80,7 +104,7 @@ impl Txn<'_> {
     }
 
     /// Contents with this hash are damaged: those in `container`, or those whose row holds something else.
-    /// Answers how many versions lost their bytes.
+    /// Answers how many versions lost their bytes. What files were before is forgotten: no peer is asked for it.
     pub fn lose(&mut self, hash: &[u8], container: Option<&str>) -> Result<u64, StoreError> {
         let mut query = self.db.prepare_cached(
             "SELECT vnode, uniq, author, seq, length, bytes, container FROM content WHERE hash = ?1",
@@ -111,6 +135,7 @@ impl Txn<'_> {
                 lost += 1;
             }
         }
+        self.lose_formers(hash, container)?;
         Ok(lost)
     }
 

@@ -70,7 +70,9 @@ fn lose_damaged(replica: &Replica, say: &mut dyn FnMut(String)) -> Result<(), St
             if let Some(name) = container.filter(|name| replica.containers.path(name).exists()) {
                 replica.containers.set_aside(&name)?;
             }
-            if lost > 0 {
+            if row.place < 0 {
+                say(format!("{} bytes that a file was before were damaged, and are forgotten", row.length));
+            } else if lost > 0 {
                 say(format!(
                     "{lost} contents of {} bytes were damaged, and are to come from a peer",
                     row.length

@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use coda_proto::{Code, Fid, ServerId};
+use coda_proto::{
+    Code, Fid, ServerId,
+    wire::{self, request},
+};
 use coda_server::store::replica_dir;
 
 use crate::{
@@ -60,6 +63,32 @@ async fn a_flipped_byte_is_never_served_and_mended_from_a_peer() {
     }
     assert!(!path.exists(), "another container holds it now");
     cluster.check_stores();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_file_was_is_forgotten_where_it_is_damaged() {
+    for (name, is_read) in [("read", true), ("scrubbed", false)] {
+        let cluster = Cluster::new(2);
+        let mut clients = [client(&cluster, 1), client(&cluster, 2)];
+        let fid = large(&cluster, &mut clients, name, &[7; 100_000], 1).await;
+        let before = clients[0].past(fid).await;
+        let [path] = &containers(&cluster, 1)[..] else { panic!("one container") };
+        flip(path, 50_000);
+        let (one, others) = clients.split_first_mut().unwrap();
+        everywhere(one, &others.iter().collect::<Vec<_>>(), store_inline(fid, b"short")).await;
+        let made = before.entries().last().unwrap();
+        if is_read {
+            let (fid, dot) = (Some(fid.into()), Some(made.into()));
+            let fetch = wire::Fetch { fid, dot, offset: 0, length: 100_000, holes: false };
+            let fetched = one.call_with(request::Body::Fetch(fetch), bytes::Bytes::new()).await;
+            assert_eq!(code(fetched), Code::Gone);
+        }
+        tokio::time::sleep(Duration::from_secs(180)).await;
+        assert!(containers(&cluster, 1).is_empty(), "{name}: it is put aside");
+        assert_eq!(containers(&cluster, 2).len(), 1, "where it is whole it is kept");
+        cluster.settle(SOON).await;
+        cluster.check_stores();
+    }
 }
 
 #[tokio::test(start_paused = true)]
