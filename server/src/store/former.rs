@@ -24,6 +24,8 @@ const SHARE: u64 = 8;
 const AT_LEAST: u64 = 16 << 20;
 /// Looked at in one transaction: while it runs nobody else writes.
 const AT_ONCE: u32 = 1000;
+/// Forgotten for one that is kept, at most.
+const AT_A_STORE: u32 = 16;
 
 /// A version that was replaced.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,7 +105,8 @@ impl Txn<'_> {
     }
 
     /// Keeps what a head is about to replace: to be called before it is written, and before its contents are dropped.
-    pub(super) fn keep_replaced(&mut self, head: &Head) -> Result<(), StoreError> {
+    /// Answers whether there are any to be dropped.
+    pub(super) fn keep_replaced(&mut self, head: &Head) -> Result<bool, StoreError> {
         let fid = head.fid;
         let stays = |made: Dot| head.siblings.iter().any(|sibling| sibling.dot == made);
         let mut query =
@@ -113,7 +116,7 @@ impl Txn<'_> {
             .collect::<Result<Vec<_>, _>>()?;
         drop(query);
         if made.iter().all(|made| stays(*made)) {
-            return Ok(());
+            return Ok(false);
         }
         let held = self.head(fid)?.map(|held| held.siblings).unwrap_or_default();
         let worth = |version: &&Sibling| (1..=LARGEST).contains(&version.length) && !stays(version.dot);
@@ -122,9 +125,21 @@ impl Txn<'_> {
         }
         self.forget_seen(fid, stays)?;
         self.thin(fid)?;
+        // Where much is to go, because the volume holds less than it did, it goes with the next ones.
+        self.make_room(AT_A_STORE)?;
+        Ok(true)
+    }
+
+    /// Forgets the oldest, so many of them at most, while all together take more than they may. Answers whether that
+    /// is still so.
+    fn make_room(&mut self, at_most: u32) -> Result<bool, StoreError> {
         let room = AT_LEAST.max(self.used().saturating_mul(1024) / SHARE);
-        while self.former_bytes()? > room && self.forget_former("ORDER BY nr", [])? {}
-        Ok(())
+        for _ in 0..at_most {
+            if self.former_bytes()? <= room || !self.forget_former("ORDER BY nr", [])? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Forgets what the authors of versions had seen that are not present any more: former ones say it themselves.
@@ -215,7 +230,7 @@ impl Txn<'_> {
         self.db.prepare_cached("UPDATE former SET noticed = ?1 WHERE noticed = 0")?.execute([now])?;
         for _ in 0..AT_ONCE {
             if !self.forget_former("WHERE noticed < ?1 ORDER BY noticed", [before])? {
-                return self.forget_seen_of_none();
+                return Ok(self.make_room(AT_ONCE)? || self.forget_seen_of_none()?);
             }
         }
         Ok(true)
@@ -416,6 +431,27 @@ mod tests {
         assert_eq!(write(3, 6 << 20), 9 << 20);
         assert_eq!(write(4, 5 << 20), 15 << 20);
         assert_eq!(write(5, 1), 11 << 20, "the oldest made room");
+    }
+
+    #[test]
+    fn where_much_is_to_go_no_store_waits_for_all_of_it() {
+        let mut world = World::new();
+        world.store(b"x", None);
+        world.store(b"y", None);
+        world.job(|txn| {
+            let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
+                INSERT INTO former(vnode, uniq, author, seq, length, hash, mtime, host, seen, bytes)
+                SELECT 2, i, 1, 1, 1048576, x'', 0, '', x'', x'' FROM n; UPDATE kept SET bytes = 1 + 100 * 1048576";
+            Ok(txn.db.execute_batch(many)?)
+        });
+        world.store(b"z", None);
+        assert_eq!(
+            world.bytes(),
+            (101 - u64::from(AT_A_STORE)) << 20 | 1,
+            "what it was and some others went"
+        );
+        while world.job(|txn| txn.forget_formers(0, 100)) {}
+        assert_eq!(world.bytes(), (15 << 20) + 1);
     }
 
     #[test]

@@ -303,9 +303,7 @@ impl Replica for Txn<'_> {
     }
 
     fn put_head(&mut self, head: Head) -> Result<(), StoreError> {
-        if head.kind == Kind::File {
-            self.keep_replaced(&head)?;
-        }
+        let replaces = head.kind == Kind::File && self.keep_replaced(&head)?;
         self.opens(&head)?;
         let mut upsert = self.view.db.prepare_cached(
             "INSERT INTO head(vnode, uniq, kind, past, body, marked) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
@@ -320,7 +318,7 @@ impl Replica for Txn<'_> {
             encode_body(&head),
             head.marked
         ])?;
-        if head.kind == Kind::File {
+        if replaces {
             self.drop_contents(head.fid, |made| head.siblings.iter().any(|sibling| sibling.dot == made))?;
         }
         self.dirty.insert(head.fid);
