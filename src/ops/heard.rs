@@ -32,7 +32,9 @@ impl Core {
                     // It may hold what the others never saw.
                     self.void_what_depends_on(&realm, server)?;
                 }
-                self.drain(Some(self.realm_number(&realm)?));
+                let number = self.realm_number(&realm)?;
+                self.drain(Some(number));
+                self.retire_earlier(number)?;
                 self.look_again_for_ancestors();
                 self.news.notify_waiters();
                 self.say("connection", format!("up {}", self.peers.server_name(&realm, server)));

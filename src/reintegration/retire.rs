@@ -38,6 +38,15 @@ impl Core {
         });
     }
 
+    /// Somebody of a realm is in reach: the authors of whoever has nothing to send are retired there, also where they
+    /// were drawn in a run that did not end well, and their user never writes again.
+    pub(crate) fn retire_earlier(&self, realm: u32) -> Result<()> {
+        for (volume, uid) in self.cache.store(|store| store.writers(realm))? {
+            self.retire_former(&self.outbox(realm, volume), uid.unwrap_or(self.settings.owner));
+        }
+        Ok(())
+    }
+
     /// An orderly end: where everything is sent, nobody writes any more.
     pub(crate) async fn retire_all(&self) {
         let outboxes: Vec<_> = locked(&self.outboxes).values().cloned().collect();

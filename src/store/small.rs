@@ -50,6 +50,19 @@ impl Store {
         rows.collect::<rusqlite::Result<_>>().map_err(broken)
     }
 
+    /// Volumes of a realm, and users, for which authors were drawn that are not known to be retired.
+    pub fn writers(&self, realm: u32) -> Result<Vec<(VolumeId, Option<u32>)>> {
+        let mut ask = self
+            .db
+            .prepare_cached(
+                "SELECT DISTINCT volume, uid FROM author WHERE realm = ?
+                 AND author NOT IN (SELECT author FROM retired) ORDER BY volume, uid",
+            )
+            .map_err(broken)?;
+        let rows = ask.query_map([realm], |row| Ok((VolumeId(row.get(0)?), row.get(1)?))).map_err(broken)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(broken)
+    }
+
     /// Keeps a value.
     pub fn keep(&self, name: &str, value: &[u8]) -> Result<()> {
         self.db

@@ -130,6 +130,21 @@ async fn authors_that_have_nothing_left_to_send_are_retired_at_the_end_or_after_
 }
 
 #[tokio::test(start_paused = true)]
+async fn authors_of_a_run_that_crashed_are_retired_although_their_user_never_writes_again() {
+    let world = World::new(2);
+    let a = world.client("a");
+    a.write("f", "1").await.unwrap();
+    let volume = a.stat("").await.unwrap().id.fid.volume;
+    let first = drawn(&a, volume);
+    let again = world.crashed(&a, "again");
+    drop(a);
+    again.read("f").await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(retired(&world, 1, volume, &first, true).await, first.len());
+    assert!(drawn(&again, volume).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_servers_have_folded_is_read_and_written_by_whoever_knew_it_before() {
     let world = World::new(2);
     let (a, away) = (world.client("a"), world.client("away"));
