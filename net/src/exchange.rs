@@ -117,7 +117,7 @@ pub(crate) async fn read_bytes(stream: &mut RecvStream, length: usize, life: &Li
     while whole.len() < length {
         let wanted = (length - whole.len()).min(PIECE);
         let Some(chunk) = stream.read_chunk(wanted, true).await? else { return Err(Broken::Ended) };
-        life.shown();
+        life.moved(chunk.bytes.len());
         if chunk.bytes.len() == length {
             return Ok(chunk.bytes);
         }
@@ -148,12 +148,11 @@ pub(crate) async fn write(
     while !frame.is_empty() {
         let written = stream.write(frame).await?;
         frame = &frame[written..];
-        life.shown();
+        life.moved(written);
     }
     let mut rest = [bulk];
     while !rest[0].is_empty() {
-        stream.write_chunks(&mut rest).await?;
-        life.shown();
+        life.moved(stream.write_chunks(&mut rest).await?.bytes);
     }
     Ok(())
 }

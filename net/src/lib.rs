@@ -24,6 +24,7 @@ pub mod metrics;
 mod pool;
 #[cfg(feature = "testing")]
 pub mod relay;
+mod room;
 pub mod seal;
 mod serve;
 pub mod session;

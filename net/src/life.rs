@@ -1,7 +1,10 @@
 //! When a peer last showed a sign of life.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -13,6 +16,8 @@ pub(crate) struct Life {
     last: Arc<Mutex<Instant>>,
     /// To whom each sign counts too.
     also: Option<Arc<Mutex<Instant>>>,
+    /// Bytes that moved.
+    moved: Arc<AtomicU64>,
 }
 
 /// A wait that ends so much too late did not wait: this process stood still, or the machine slept.
@@ -26,17 +31,28 @@ const LOOK: Duration = Duration::from_secs(1);
 impl Life {
     /// Alive now.
     pub fn new() -> Life {
-        Life { last: Arc::new(Mutex::new(Instant::now())), also: None }
+        Life { last: Arc::new(Mutex::new(Instant::now())), also: None, moved: Arc::default() }
     }
 
     /// The same life, whose signs are signs of `other` too.
     pub fn with(&self, other: &Life) -> Life {
-        Life { last: self.last.clone(), also: Some(other.last.clone()) }
+        Life { last: self.last.clone(), also: Some(other.last.clone()), moved: self.moved.clone() }
     }
 
     /// A sign was seen.
     pub fn shown(&self) {
         self.shown_at(Instant::now());
+    }
+
+    /// Bytes came, or were taken: that is a sign, too.
+    pub fn moved(&self, bytes: usize) {
+        self.moved.fetch_add(bytes as u64, Relaxed);
+        self.shown();
+    }
+
+    /// How many did so far.
+    pub fn bytes(&self) -> u64 {
+        self.moved.load(Relaxed)
     }
 
     /// When the last one was.

@@ -6,7 +6,7 @@ use coda_proto::service::Service;
 use quinn::{Endpoint, ServerConfig, TokioRuntime, VarInt};
 use tokio::{sync::Semaphore, time::timeout};
 
-use crate::{Credentials, serve, tls, transport};
+use crate::{Credentials, room::Memory, serve, tls, transport};
 
 /// What one peer may cost.
 #[derive(Clone, Debug)]
@@ -17,11 +17,11 @@ pub struct Limits {
     pub handshakes: usize,
     /// Calls that a connection has in the service's hands.
     pub calls: usize,
-    /// Bytes of requests that a connection makes us hold, as many again of bulk, and as many of contents on their
-    /// way back.
+    /// Bytes of requests that a connection makes us hold, as many again of bulk, and as many of answers until it has
+    /// taken them.
     pub held: u32,
-    /// Bytes of requests that all connections together make us hold, as many again of bulk, and as many of contents
-    /// on their way back. Who asks for more waits for its turn.
+    /// Bytes of requests that all connections together make us hold, as many again of bulk, and as many of answers.
+    /// Who asks for more waits for its turn, and who keeps room by being slow is given up then.
     pub held_in_all: u32,
     /// How long a peer may stop in the middle of a request or an answer.
     pub patience: Duration,
@@ -148,7 +148,7 @@ impl Drop for Listener {
 async fn accept(endpoint: Endpoint, service: Arc<dyn Service>, limits: Arc<Limits>) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let handshakes = Arc::new(Semaphore::new(limits.handshakes));
-    let memory = Arc::new(serve::Memory::new(limits.held_in_all));
+    let memory = Arc::new(Memory::new(limits.held_in_all));
     while let Some(incoming) = endpoint.accept().await {
         if let Hears::Only(hears) = &limits.hears
             && !hears(incoming.remote_address())

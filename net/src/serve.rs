@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coda_proto::{
     BULK_LIMIT, Code, Malformed, Refusal,
-    frame::{self, Frame},
+    frame::{self, FRAME_LIMIT, Frame},
     service::{Identity, Service},
     wire,
 };
@@ -22,6 +22,7 @@ use crate::{
     exchange::{self, Broken, Opening},
     life::Life,
     listener::Limits,
+    room::{Memory, shrink},
     tls,
 };
 
@@ -30,26 +31,8 @@ pub(crate) const NONSENSE: VarInt = VarInt::from_u32(2);
 /// The number under which a stream is given up.
 const GIVEN_UP: VarInt = VarInt::from_u32(1);
 
-/// What all connections share: room for what was received and is not answered yet, and for contents that are on
-/// their way to who asked.
-pub(crate) struct Memory {
-    // Three: who holds a frame may wait for bulk, and who holds both for an answer's room; but who holds that waits
-    // for nobody, only for its own peer, who must go on reading.
-    frames: Semaphore,
-    bulks: Semaphore,
-    answers: Semaphore,
-}
-
-/// Room that is held.
+/// Room that is held: of the peer's own, and of all.
 type Held<'a> = (SemaphorePermit<'a>, SemaphorePermit<'a>);
-
-impl Memory {
-    /// So many bytes of each.
-    pub(crate) fn new(bytes: u32) -> Memory {
-        let room = || Semaphore::new(bytes as usize);
-        Memory { frames: room(), bulks: room(), answers: room() }
-    }
-}
 
 /// What one connection's streams share.
 struct Peer {
@@ -108,7 +91,7 @@ async fn call(peer: &Peer, mut send: SendStream, receive: RecvStream) -> Result<
     tokio::pin!(work);
     let start = Instant::now();
     let mut ticks = interval_at(start + peer.limits.working_every, peer.limits.working_every);
-    let (response, bulk, _held) = loop {
+    let Answer { frame, bulk, held: _held } = loop {
         tokio::select! {
             biased;
             answer = &mut work => break answer?,
@@ -117,61 +100,105 @@ async fn call(peer: &Peer, mut send: SendStream, receive: RecvStream) -> Result<
             }
         }
     };
-    let (frame, bulk) = encode_answer(response, bulk);
     let life = Life::new();
-    let written = patiently(peer, &life, exchange::write(&mut send, &frame, bulk, &life)).await;
-    match written {
-        Ok(()) => drop(send.finish()),
-        Err(_) => drop(send.reset(GIVEN_UP)),
+    let taken = async {
+        patiently(peer, &life, exchange::write(&mut send, &frame, bulk, &life)).await?;
+        let _ = send.finish();
+        // What was written waits in our memory until the peer has it. However slow its line is, that is no silence.
+        let _ = send.stopped().await;
+        Ok(())
+    };
+    let taken = promptly(peer, &life, taken).await;
+    if taken.is_err() {
+        let _ = send.reset(GIVEN_UP);
     }
-    written
+    taken
+}
+
+/// An answer on its way.
+struct Answer<'a> {
+    frame: Vec<u8>,
+    bulk: Bytes,
+    held: Option<Held<'a>>,
 }
 
 /// Reads a request and has it answered.
-async fn work(
-    peer: &Peer,
-    mut receive: RecvStream,
-) -> Result<(wire::Response, Bytes, Option<Held<'_>>), Broken> {
+async fn work(peer: &Peer, mut receive: RecvStream) -> Result<Answer<'_>, Broken> {
     let life = Life::new();
     let length = match patiently(peer, &life, exchange::read_header(&mut receive)).await? {
         Frame::Message(length) => length,
         Frame::Working => return Err(Malformed::new("request", "only a server says that it works").into()),
     };
-    let _frame = (room(&peer.own.frames, length).await, room(&peer.memory.frames, length).await);
+    let _frame = room(peer, |memory| &memory.frames, length).await;
     life.shown();
-    let message = patiently(peer, &life, exchange::read_bytes(&mut receive, length, &life)).await?;
+    let message = exchange::read_bytes(&mut receive, length, &life);
+    let message = promptly(peer, &life, patiently(peer, &life, message)).await?;
     let request = match frame::decode::<wire::Request>(message, "request") {
         Ok(request) => request,
-        Err(malformed) => {
-            let (response, bulk) = refused(malformed.into());
-            return Ok((response, bulk, None));
-        }
+        Err(malformed) => return Ok(answer(peer, refused(malformed.into()), None).await),
     };
     let length = exchange::bulk_length(request.bulk)?;
-    let _bulk = (room(&peer.own.bulks, length).await, room(&peer.memory.bulks, length).await);
+    let _bulk = room(peer, |memory| &memory.bulks, length).await;
     life.shown();
-    let bulk = patiently(peer, &life, exchange::read_bytes(&mut receive, length, &life)).await?;
-    let answer = match contents_wanted(&request) {
-        0 => None,
-        most => Some((room(&peer.own.answers, most).await, room(&peer.memory.answers, most).await)),
+    let bulk = exchange::read_bytes(&mut receive, length, &life);
+    let bulk = promptly(peer, &life, patiently(peer, &life, bulk)).await?;
+    let held = match expected(&request) {
+        0..=SMALL => None,
+        most => Some(room(peer, |memory| &memory.answers, most).await),
     };
-    let _call = peer.calls.acquire().await.expect("never closed");
+    let call = peer.calls.acquire().await.expect("never closed");
     // A task of its own: a caller that gives up does not stop what was begun, and a panic is one call's.
     let answered = tokio::spawn(peer.service.call(peer.who, request, bulk)).await;
-    let (response, bulk) = answered.unwrap_or_else(|error| {
+    drop(call);
+    let answered = answered.unwrap_or_else(|error| {
         tracing::error!(%error, "a call failed inside the server");
         refused(Refusal::new(Code::Internal, "the call failed inside the server"))
     });
-    Ok((response, bulk, answer))
+    Ok(answer(peer, answered, held).await)
 }
 
-/// Bytes of contents that the answer to a request may bring, at most. They stay in memory until the peer has
-/// taken them.
-fn contents_wanted(request: &wire::Request) -> usize {
+/// An answer with the room that it takes. It keeps that to the end: its contents are one piece of memory.
+async fn answer<'a>(
+    peer: &'a Peer,
+    (response, bulk): (wire::Response, Bytes),
+    held: Option<Held<'a>>,
+) -> Answer<'a> {
+    let (frame, bulk) = encode_answer(response, bulk);
+    let takes = frame.len() + bulk.len();
+    let held = match held {
+        Some(mut held) if held.1.num_permits() >= takes => {
+            shrink(&mut held.0, takes);
+            shrink(&mut held.1, takes);
+            Some(held)
+        }
+        None if takes <= SMALL => None,
+        held => {
+            // More than was thought. Who holds room waits for nobody: all of it is taken anew.
+            drop(held);
+            Some(room(peer, |memory| &memory.answers, takes).await)
+        }
+    };
+    Answer { frame, bulk, held }
+}
+
+/// An answer of so many bytes waits for nobody: there are only so many streams.
+const SMALL: usize = 16 * 1024;
+/// Bytes of an entry of a directory as it is sent, about, and of a status.
+const ENTRY: usize = 300;
+const STATUS: usize = 1000;
+
+/// Bytes that the answer to a request may have, about, where these may be many.
+fn expected(request: &wire::Request) -> usize {
     use wire::request::Body;
+    let bulk = |length: u32| (length as usize).min(BULK_LIMIT) + STATUS;
     match &request.body {
-        Some(Body::Fetch(fetch)) => (fetch.length as usize).min(BULK_LIMIT),
-        Some(Body::FetchMany(fetch)) => (fetch.at_most as usize).min(BULK_LIMIT),
+        Some(Body::Fetch(fetch)) => bulk(fetch.length),
+        Some(Body::FetchMany(fetch)) => bulk(fetch.at_most) + fetch.fids.len() * STATUS,
+        Some(Body::GetAttr(get)) => get.fids.len() * STATUS,
+        Some(Body::ReadDir(read)) => match read.limit as usize {
+            0 => FRAME_LIMIT / 2,
+            limit => (limit.saturating_mul(ENTRY) + STATUS).min(FRAME_LIMIT / 2),
+        },
         Some(Body::Meet(_)) => BULK_LIMIT,
         _ => 0,
     }
@@ -227,8 +254,26 @@ async fn patiently<T>(
     }
 }
 
-async fn room(of: &Semaphore, length: usize) -> tokio::sync::SemaphorePermit<'_> {
-    of.acquire_many(length as u32).await.expect("never closed")
+/// Gives up when others wait for room and this peer keeps its own by being slow.
+async fn promptly<T>(
+    peer: &Peer,
+    life: &Life,
+    work: impl Future<Output = Result<T, Broken>>,
+) -> Result<T, Broken> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = peer.memory.is_wanted_from(life, peer.limits.patience) => Err(Broken::Abandoned),
+    }
+}
+
+/// Room of one kind for so many bytes: of the peer's own first, so that nobody waits for all while it waits for itself.
+async fn room<'a>(
+    peer: &'a Peer,
+    of: impl for<'b> Fn(&'b Memory) -> &'b Semaphore,
+    length: usize,
+) -> Held<'a> {
+    (peer.own.take(&of, length).await, peer.memory.take(&of, length).await)
 }
 
 fn refused(refusal: Refusal) -> (wire::Response, Bytes) {

@@ -50,7 +50,7 @@ impl EventSource for Source {
 }
 
 impl Service for Echo {
-    /// `Fetch` answers `length` bytes after `offset` ms; a root volume's answer names the bulk that came.
+    /// `Fetch` answers `length` bytes after `offset` ms; `ReadDir` long names; a root volume's answer names the bulk that came.
     fn call(
         &self,
         who: Identity,
@@ -66,6 +66,11 @@ impl Service for Echo {
                     tokio::time::sleep(Duration::from_millis(fetch.offset)).await;
                     let bytes = Bytes::from(vec![7; fetch.length as usize]);
                     (response::Body::Fetched(wire::Fetched::default()), bytes)
+                }
+                Some(request::Body::ReadDir(read)) => {
+                    let entry = wire::Entry { name: vec![7; 255].into(), ..Default::default() };
+                    let entries = vec![entry; if read.limit == 0 { 10_000 } else { read.limit as usize }];
+                    (response::Body::DirPage(wire::DirPage { entries, ..Default::default() }), Bytes::new())
                 }
                 Some(request::Body::GetVolume(volume)) => {
                     (response::Body::RootVolume(wire::RootVolume { name: volume.name }), Bytes::new())

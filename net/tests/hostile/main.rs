@@ -191,6 +191,90 @@ async fn answers_that_nobody_takes_hold_no_more_than_there_is_room_for() {
     assert!(begun() > 4, "{} calls: nobody was given up", begun());
 }
 
+/// A server with room for two answers of 4 MiB in all, and what counts the calls that were begun there.
+fn narrow(patience: u64) -> (coda_net::Authority, Listener, Arc<Echo>) {
+    let authority = authority();
+    let credentials = authority.issue_server(ServerId(3), now()).unwrap();
+    let patience = Duration::from_secs(patience);
+    let limits = Limits { patience, held_in_all: 9 * 1024 * 1024, ..Limits::default() };
+    let echo = Arc::new(Echo::default());
+    let listener = Listener::bind_with(anywhere(), &credentials, echo.clone(), limits).unwrap();
+    (authority, listener, echo)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_a_byte_now_and_then_leaves_its_room_to_others() {
+    let (authority, listener, echo) = narrow(1);
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let raw = Raw::that_takes(listener.local_addr(), 16).await;
+        let (send, mut receive) = raw.says(&fetch()).await;
+        slow.push(tokio::spawn(async move {
+            let (mut byte, _ends) = ([0], (raw, send));
+            while receive.read_exact(&mut byte).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }));
+    }
+    while echo.calls.load(std::sync::atomic::Ordering::Relaxed) < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (dialer, target) = (dialer(&authority, None), target(listener.local_addr()));
+    let fetch = wire::Fetch { length: 4 << 20, ..Default::default() };
+    let fetch = wire::Request { body: Some(wire::request::Body::Fetch(fetch)), ..Default::default() };
+    let fetched = dialer.call(&target, fetch, Bytes::new(), Foreground, SILENCE);
+    let fetched = tokio::time::timeout(Duration::from_secs(60), fetched).await.expect("they kept their room");
+    assert_eq!(fetched.unwrap().1.len(), 4 << 20);
+    slow.iter().for_each(|one| one.abort());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_a_byte_now_and_then_leaves_its_room_to_others() {
+    let (authority, listener, _) = narrow(1);
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let raw = Raw::to(listener.local_addr()).await;
+        let (mut send, receive) = raw.says(&begun_upload()).await;
+        slow.push(tokio::spawn(async move {
+            let _ends = (raw, receive);
+            while send.write_all(&[1]).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }));
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (dialer, target) = (dialer(&authority, None), target(listener.local_addr()));
+    let (request, bulk) = (wire::Request::default(), Bytes::from(vec![1; 4 << 20]));
+    let sent = dialer.call(&target, request, bulk, Foreground, SILENCE);
+    tokio::time::timeout(Duration::from_secs(60), sent).await.expect("they kept their room").unwrap();
+    slow.iter().for_each(|one| one.abort());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_holds_the_room_that_it_takes_and_a_listing_takes_some() {
+    let (_authority, listener, echo) = narrow(600);
+    let begun = || echo.calls.load(std::sync::atomic::Ordering::Relaxed);
+    let asks = |body| proper(&wire::Request { body: Some(body), ..Default::default() });
+    let raw = Raw::that_takes(listener.local_addr(), 16).await;
+    let mut open = Vec::new();
+    // It may be 4 MiB, and is a few bytes, none of which is taken.
+    let small = wire::FetchMany { at_most: 4 << 20, ..Default::default() };
+    for _ in 0..10 {
+        open.push(raw.says(&asks(wire::request::Body::FetchMany(small.clone()))).await);
+    }
+    while begun() < 10 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for _ in 0..10 {
+        open.push(raw.says(&asks(wire::request::Body::ReadDir(wire::ReadDir::default()))).await);
+    }
+    while begun() < 12 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!((12..=13).contains(&begun()), "{} calls were begun: there is room for three listings", begun());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_abandoned_calls_leave_the_connection_usable() {
     let world = world();

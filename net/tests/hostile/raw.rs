@@ -20,6 +20,11 @@ pub struct Raw {
 
 impl Raw {
     pub async fn to(server: SocketAddr) -> Raw {
+        Raw::that_takes(server, 1 << 20).await
+    }
+
+    /// One that lets so many bytes of a stream be under way.
+    pub async fn that_takes(server: SocketAddr, window: u32) -> Raw {
         let provider = Arc::new(default_provider());
         let mut tls = rustls::ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -28,7 +33,10 @@ impl Raw {
             .with_custom_certificate_verifier(Arc::new(Gullible(provider)))
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"coda/1".to_vec()];
-        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        let mut transport = quinn::TransportConfig::default();
+        transport.stream_receive_window(window.into());
+        config.transport_config(Arc::new(transport));
         let endpoint = Endpoint::client(anywhere()).unwrap();
         let connection = endpoint.connect_with(config, server, "x").unwrap().await.unwrap();
         Raw { _endpoint: endpoint, connection }
