@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -24,18 +24,28 @@ const BUCKETS: [(u64, &str); 8] = [
     (u64::MAX, "+Inf"),
 ];
 
+/// Parts of what is waited for. Requests take them in turn, so that those that are under way at the same time seldom
+/// meet.
+const PARTS: usize = 16;
+
 /// Requests since the mount.
 #[derive(Default)]
 pub struct Meter {
     took: [AtomicU64; BUCKETS.len()],
     microseconds: AtomicU64,
-    waiting: Mutex<Waiting>,
+    next: AtomicU64,
+    waiting: [Waiting; PARTS],
 }
 
+/// Since when requests wait, by their numbers. Each on cache lines of its own.
 #[derive(Default)]
-struct Waiting {
-    next: u64,
-    since: BTreeMap<u64, Instant>,
+#[repr(align(128))]
+struct Waiting(Mutex<BTreeMap<u64, Instant>>);
+
+impl Waiting {
+    fn since(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A request, until it is answered.
@@ -49,15 +59,17 @@ impl Meter {
     /// A request came. It counts as waiting until the answer is dropped.
     pub fn begin(self: &Arc<Meter>) -> Metered {
         let began = Instant::now();
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.next += 1;
-        let number = waiting.next;
-        waiting.since.insert(number, began);
+        let number = self.next.fetch_add(1, Relaxed);
+        self.part(number).since().insert(number, began);
         Metered { meter: self.clone(), number, began }
     }
 
+    fn part(&self, number: u64) -> &Waiting {
+        &self.waiting[number as usize % PARTS]
+    }
+
     fn end(&self, number: u64, took: Duration) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).since.remove(&number);
+        self.part(number).since().remove(&number);
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = BUCKETS.iter().position(|(upto, _)| took <= *upto).expect("the last one takes all");
         self.took[bucket].fetch_add(1, Relaxed);
@@ -76,16 +88,18 @@ impl Meter {
         let seconds = self.microseconds.load(Relaxed) as f64 / 1e6;
         page.sample("coda_fuse_op_seconds_sum", &[], seconds);
         page.sample("coda_fuse_op_seconds_count", &[], count);
-        let (waiting, oldest) = {
-            let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut waiting, mut oldest) = (0, None::<Instant>);
+        for part in &self.waiting {
+            let since = part.since();
+            waiting += since.len();
             // Numbers grow with time.
-            (waiting.since.len(), waiting.since.values().next().map(Instant::elapsed))
-        };
+            oldest = oldest.into_iter().chain(since.values().next().copied()).min();
+        }
         page.gauge("coda_fuse_inflight", "Requests of the kernel that are not answered yet.", waiting);
         page.gauge(
             "coda_fuse_oldest_inflight_seconds",
             "How long the oldest of them has waited.",
-            oldest.unwrap_or_default().as_secs_f64(),
+            oldest.map_or(0.0, |oldest| oldest.elapsed().as_secs_f64()),
         );
     }
 }
@@ -104,6 +118,21 @@ mod tests {
         let mut page = Page::new();
         meter.write(&mut page);
         page.into_text()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_that_wait_the_oldest_is_found() {
+        let meter = Arc::new(Meter::default());
+        let mut waiting = Vec::new();
+        for _ in 0..3 * PARTS {
+            waiting.push(meter.begin());
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        drop(waiting.drain(..PARTS + 5));
+        let now = text(&meter);
+        let left = 2 * PARTS - 5;
+        assert!(now.contains(&format!("coda_fuse_inflight {left}\n")), "{now}");
+        assert!(now.contains(&format!("coda_fuse_oldest_inflight_seconds {left}\n")), "{now}");
     }
 
     #[tokio::test(start_paused = true)]
