@@ -124,6 +124,7 @@ pub fn detach(socket: &Path) -> io::Result<()> {
 
 /// Answers one question of venus, with the privilege of this process.
 pub fn serve(mut stream: UnixStream, options: &Options) -> io::Result<()> {
+    let options = &Options { at: point::known_as(&options.at), ..options.clone() };
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut what = [0];
     stream.read_exact(&mut what)?;
@@ -158,7 +159,8 @@ fn made(options: &Options) -> io::Result<OwnedFd> {
     point::clear_stale(&options.at, &Hand::Own)?;
     let mut below = point::Below::open(&options.at, &Hand::Own)?;
     let device = mount_directly(options)?;
-    below.guard()?;
+    // Nobody would answer what is asked of it.
+    below.guard().inspect_err(|_| drop(point::detach(&options.at, &Hand::Own)))?;
     Ok(device)
 }
 
@@ -188,7 +190,7 @@ fn send(socket: &UnixStream, byte: u8, device: Option<&OwnedFd>) -> io::Result<(
             (*control).cmsg_len = libc::CMSG_LEN(size_of::<libc::c_int>() as u32) as _;
             libc::CMSG_DATA(control).cast::<libc::c_int>().write_unaligned(device.as_raw_fd());
         }
-        libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL)
+        point::unless_interrupted(|| libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL))
     };
     match sent {
         1 => Ok(()),

@@ -96,6 +96,7 @@ pub enum Farewell {
 
 /// Mounts `face`. What is left of an earlier venus at this place is cleared.
 pub fn mount<F: Face>(face: Arc<F>, runtime: Handle, options: &Options) -> io::Result<Mounted> {
+    let options = &Options { at: point::known_as(&options.at), ..options.clone() };
     let (privileged, hand) = (is_privileged(), options.hand());
     if options.helper.is_none() {
         point::clear_stale(&options.at, &hand)?;
@@ -132,17 +133,21 @@ pub fn mount<F: Face>(face: Arc<F>, runtime: Handle, options: &Options) -> io::R
         Hand::Fusermount => mount_by_fusermount(options)?,
         Hand::Helper(socket) => helper::mount(socket)?,
     };
-    // The kernel keeps other users out; the library would compare with the wrong owner.
-    let session = Session::from_fd(adapter, device, SessionACL::All, config).inspect_err(|_| {
+    let stands = || {
+        // The kernel keeps other users out; the library would compare with the wrong owner.
+        let session = Session::from_fd(adapter, device, SessionACL::All, config)?;
+        below.guard()?;
+        let ear = Ear::new(notifier::duplicate(&session)?, session.notifier());
+        desk.epochs.store(ear.knows_epochs(), Ordering::Relaxed);
+        let listening = notifier::run(ear, inodes, waves, forgets, own_forgets);
+        thread::Builder::new().name("notifier".into()).spawn(move || runtime.block_on(listening))?;
+        session.spawn()
+    };
+    // Whatever fails from here on leaves no mount that nobody serves.
+    let session = stands().inspect_err(|_| {
         let _ = point::detach(&options.at, &hand);
     })?;
-    below.guard()?;
-
-    let ear = Ear::new(notifier::duplicate(&session)?, session.notifier());
-    desk.epochs.store(ear.knows_epochs(), Ordering::Relaxed);
-    let listening = notifier::run(ear, inodes, waves, forgets, own_forgets);
-    thread::Builder::new().name("notifier".into()).spawn(move || runtime.block_on(listening))?;
-    Ok(Mounted { at: options.at.clone(), hand, session: session.spawn()?, below, meter })
+    Ok(Mounted { at: options.at.clone(), hand, session, below, meter })
 }
 
 impl Mounted {
@@ -280,7 +285,8 @@ pub(super) fn receive(socket: &UnixStream) -> io::Result<(u8, Option<OwnedFd>)> 
         let mut message: libc::msghdr = std::mem::zeroed();
         (message.msg_iov, message.msg_iovlen) = (&mut part, 1);
         (message.msg_control, message.msg_controllen) = (room.as_mut_ptr().cast(), size_of_val(&room));
-        match libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC) {
+        let received = || libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC);
+        match point::unless_interrupted(received) {
             ..0 => return Err(io::Error::last_os_error()),
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             _ => {}

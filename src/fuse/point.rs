@@ -73,6 +73,32 @@ impl Line {
     }
 }
 
+/// What stands at a place, uppermost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Standing {
+    Nothing,
+    Ours,
+    /// Somebody else's, of this kind: it is not ours to take away.
+    Others(String),
+}
+
+/// What stands at `at`, as a mount table says.
+fn standing(lines: &[Line], at: &Path) -> Standing {
+    match lines.iter().rev().find(|line| line.at == at) {
+        None => Standing::Nothing,
+        Some(line) if line.is_ours() => Standing::Ours,
+        Some(line) => Standing::Others(line.kind.clone()),
+    }
+}
+
+/// The name by which the mount table knows a place, also where a dead mount covers it or one that keeps us out.
+pub fn known_as(at: &Path) -> PathBuf {
+    let whole = fs::canonicalize(at).ok();
+    whole
+        .or_else(|| Some(fs::canonicalize(at.parent()?).ok()?.join(at.file_name()?)))
+        .unwrap_or_else(|| at.to_owned())
+}
+
 /// Takes away what earlier lives of venus left at `at`, or above it. A living venus there is an error.
 ///
 /// One dead mount directly at `at` stays for the privileged, who can mount over it: until the new mount
@@ -139,7 +165,7 @@ pub fn leave(at: &Path, hand: &Hand) -> io::Result<Cover> {
     match hand {
         Hand::Own => {
             return match umount(at, 0) {
-                Ok(()) => Ok(Cover::Gone),
+                Ok(cover) => Ok(cover),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EBUSY) => Ok(Cover::Busy),
                     Some(libc::EINVAL) => Ok(Cover::Gone),
@@ -160,7 +186,7 @@ pub fn leave(at: &Path, hand: &Hand) -> io::Result<Cover> {
 /// Takes the mount out of the tree at once, whoever is inside.
 pub fn detach(at: &Path, hand: &Hand) -> io::Result<()> {
     match hand {
-        Hand::Own => return umount(at, libc::MNT_DETACH),
+        Hand::Own => return umount(at, libc::MNT_DETACH).map(drop),
         Hand::Helper(socket) => return helper::detach(socket),
         Hand::Fusermount => {}
     }
@@ -170,12 +196,32 @@ pub fn detach(at: &Path, hand: &Hand) -> io::Result<()> {
     }
 }
 
-fn umount(at: &Path, flags: libc::c_int) -> io::Result<()> {
+/// Takes away the uppermost mount at a place, if it is a venus'.
+fn umount(at: &Path, flags: libc::c_int) -> io::Result<Cover> {
+    match standing(&mounts()?, at) {
+        Standing::Nothing => return Ok(Cover::Gone),
+        Standing::Ours => {}
+        Standing::Others(kind) => {
+            let text = format!("{}: covered by a mount of type {kind}, which is no venus'", at.display());
+            return Err(io::Error::other(text));
+        }
+    }
+    let flags = flags | libc::UMOUNT_NOFOLLOW;
     let target = std::ffi::CString::new(at.as_os_str().as_bytes())?;
     // SAFETY: a plain system call on a string that lives through it.
     match unsafe { libc::umount2(target.as_ptr(), flags) } {
-        0 => Ok(()),
+        0 => Ok(Cover::Gone),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Makes a call of the kernel again for as long as signals interrupt it.
+pub(super) fn unless_interrupted(mut call: impl FnMut() -> isize) -> isize {
+    loop {
+        let answer = call();
+        if answer >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return answer;
+        }
     }
 }
 
@@ -325,6 +371,50 @@ mod tests {
         let line = parse(b"22 1 254:0 / / rw,relatime - ext4 /dev/vda rw").unwrap();
         assert_eq!((line.at.as_path(), line.kind.as_str()), (Path::new("/"), "ext4"));
         assert!(!line.is_ours());
+    }
+
+    #[test]
+    fn only_what_a_venus_mounted_is_taken_away() {
+        let line = |at: &str, kind: &str, source: &str| Line {
+            at: at.into(),
+            kind: kind.into(),
+            source: source.into(),
+            owner: None,
+        };
+        let (ours, tmpfs) = (line("/coda", "fuse.coda", "venus"), line("/coda", "tmpfs", "tmpfs"));
+        let at = Path::new("/coda");
+        assert_eq!(standing(&[line("/", "ext4", "/dev/vda")], at), Standing::Nothing);
+        assert_eq!(standing(&[tmpfs.clone(), ours.clone()], at), Standing::Ours);
+        assert_eq!(standing(&[ours.clone(), tmpfs], at), Standing::Others("tmpfs".into()));
+        assert_eq!(standing(&[line("/coda", "fuse.coda", "x")], at), Standing::Others("fuse.coda".into()));
+        assert_eq!(standing(&[ours], Path::new("/coda/below")), Standing::Nothing);
+    }
+
+    #[test]
+    fn a_place_is_known_by_the_name_behind_its_links() {
+        let room = tempfile::tempdir().unwrap();
+        let (real, link) = (room.path().canonicalize().unwrap().join("real"), room.path().join("link"));
+        fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert_eq!(known_as(&link), real);
+        assert_eq!(known_as(&link.join("../real/.")), real);
+        assert_eq!(known_as(&link.join("missing")), real.join("missing"));
+    }
+
+    #[test]
+    fn a_call_that_a_signal_interrupts_is_made_again() {
+        // SAFETY: the thread's own errno.
+        let fails_with = |why| unsafe { *libc::__errno_location() = why };
+        let mut calls = 0;
+        let mut call = || {
+            calls += 1;
+            fails_with(if calls < 3 { libc::EINTR } else { libc::EBADF });
+            if calls == 5 { 7 } else { -1 }
+        };
+        assert_eq!(unless_interrupted(&mut call), -1);
+        fails_with(libc::EINTR);
+        assert_eq!(unless_interrupted(|| 7), 7);
+        assert_eq!(calls, 3);
     }
 
     #[test]
