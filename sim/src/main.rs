@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use coda_proto::planted::{Bug, plant};
 use coda_sim::{
     mysteries,
@@ -22,6 +22,7 @@ use coda_sim::{
 
 /// Plays seeds in a simulated world.
 #[derive(Parser)]
+#[command(group = ArgGroup::new("world"))]
 struct Options {
     /// Plays this seed only.
     #[arg(long)]
@@ -36,34 +37,34 @@ struct Options {
     #[arg(long)]
     trace: bool,
     /// Fair weather only.
-    #[arg(long, conflicts_with = "stormy")]
+    #[arg(long, group = "world")]
     calm: bool,
     /// Cuts and deaths only.
-    #[arg(long)]
+    #[arg(long, group = "world")]
     stormy: bool,
     /// Everybody at once, reading what the others write.
-    #[arg(long, conflicts_with_all = ["calm", "stormy"])]
+    #[arg(long, group = "world")]
     crowded: bool,
     /// A network that falls apart in every shape.
-    #[arg(long, conflicts_with_all = ["calm", "stormy", "crowded"])]
+    #[arg(long, group = "world")]
     parted: bool,
     /// The same, and replicas come and go.
-    #[arg(long, conflicts_with_all = ["calm", "stormy", "crowded", "parted"])]
+    #[arg(long, group = "world")]
     changing: bool,
     /// Clients that reach one server at a time, and forget what they had.
-    #[arg(long, conflicts_with_all = ["calm", "stormy", "crowded", "parted", "changing"])]
+    #[arg(long, group = "world")]
     wandering: bool,
     /// Servers that are restored from old copies of their disks.
-    #[arg(long, conflicts_with_all = ["calm", "stormy", "crowded", "parted", "changing", "wandering"])]
+    #[arg(long, group = "world")]
     restored: bool,
     /// The network falls apart, servers die, and SCMs follow each other.
-    #[arg(long, conflicts_with_all = ["calm", "stormy", "crowded", "parted", "changing", "wandering", "restored"])]
+    #[arg(long, group = "world")]
     succeeding: bool,
     /// Removals are forgotten, and authors retired, within seconds.
-    #[arg(long, conflicts_with_all = ["calm", "stormy", "crowded", "parted", "changing", "wandering", "restored", "succeeding"])]
+    #[arg(long, group = "world")]
     ageing: bool,
     /// Small programs instead, each of which some course of things must explain.
-    #[arg(long)]
+    #[arg(long, group = "world")]
     mysteries: bool,
     /// Makes this mistake of `coda_proto::planted` on purpose: which seeds notice?
     #[arg(long)]
@@ -147,8 +148,7 @@ fn one(options: &Options, seed: u64) -> bool {
     plant(options.bug());
     let result = match options.trace {
         true => options.play(seed, true),
-        false if options.mysteries => options.play(seed, false),
-        false => play_twice(seed, options.climate()),
+        false => play_twice(|| options.play(seed, false)),
     };
     say(options, seed, result)
 }
@@ -169,8 +169,8 @@ fn many(options: &Options) -> u64 {
                     {
                         return;
                     }
-                    let result = match seed % 100 == 1 && !options.mysteries {
-                        true => play_twice(seed, options.climate()),
+                    let result = match seed % 100 == 1 {
+                        true => play_twice(|| options.play(seed, false)),
                         false => options.play(seed, false),
                     };
                     if let Ok(report) = &result {
@@ -212,6 +212,20 @@ fn say(options: &Options, seed: u64, result: anyhow::Result<Report>) -> bool {
             println!("seed {seed} FAILED: {error:#}");
             println!("  play it again: {}", options.replay(seed));
             false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_world_is_of_one_kind_only() {
+        assert!(Options::try_parse_from(["coda-sim", "--mysteries"]).is_ok_and(|options| options.mysteries));
+        for two in [["--calm", "--stormy"], ["--ageing", "--mysteries"], ["--parted", "--succeeding"]] {
+            let why = Options::try_parse_from(["coda-sim", two[0], two[1]]).err().unwrap().to_string();
+            assert!(why.contains(&format!("'{}' cannot be used with", two[0])), "{why}");
         }
     }
 }

@@ -95,6 +95,12 @@ impl Net {
         }
     }
 
+    /// Everything to one host and from it passes again; what is cut elsewhere stays so.
+    pub fn join(&self, host: &str) {
+        self.0.trace.say(format_args!("{host} is joined"));
+        self.state().cuts.retain(|(from, to), _| from != host && to != host);
+    }
+
     /// Everything passes again.
     pub fn heal(&self) {
         self.0.trace.say(format_args!("healed"));
