@@ -64,11 +64,17 @@ pub enum Bug {
     PromotesUnasked,
     /// A server that starts again has promised itself to nobody.
     ForgetsPromise,
+    /// Of two logs of the configuration the longer one holds, in whichever term it ends.
+    LongerLogHolds,
+    /// Group epochs are counted without the term in which they are given.
+    EpochsForgetTerm,
+    /// A member takes the records of a call but the last, and says yes to all of them.
+    SaysYesToSome,
 }
 
 impl Bug {
     /// Each of them.
-    pub const ALL: [Bug; 30] = [
+    pub const ALL: [Bug; 33] = [
         Bug::AppliesWithoutBase,
         Bug::WritesWithoutOwn,
         Bug::RepliesBeforeCommit,
@@ -99,6 +105,9 @@ impl Bug {
         Bug::PromotesWithoutNewest,
         Bug::PromotesUnasked,
         Bug::ForgetsPromise,
+        Bug::LongerLogHolds,
+        Bug::EpochsForgetTerm,
+        Bug::SaysYesToSome,
     ];
 }
 

@@ -208,3 +208,18 @@ fn in_ageing_worlds_authors_are_retired() {
 fn a_server_that_is_promoted_whoever_it_could_ask_is_found() {
     is_found(Bug::PromotesUnasked, Climate::Succeeding, 40);
 }
+
+#[test]
+fn a_server_that_takes_the_longer_log_for_the_newer_is_found() {
+    is_found(Bug::LongerLogHolds, Climate::Succeeding, 40);
+}
+
+#[test]
+fn an_scm_that_counts_epochs_without_its_term_is_found() {
+    is_found(Bug::EpochsForgetTerm, Climate::Succeeding, 40);
+}
+
+#[test]
+fn a_member_that_says_yes_to_what_it_left_out_is_found() {
+    is_found(Bug::SaysYesToSome, Climate::Stormy, 40);
+}

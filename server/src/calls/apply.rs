@@ -189,7 +189,8 @@ impl Work {
         {
             return Err(Refusal::about(Code::Invalid, fid, "there is nothing to repair here"));
         }
-        for (index, record) in self.records.iter().enumerate() {
+        let some = self.records.len() - usize::from(planted(Bug::SaysYesToSome) && self.records.len() > 1);
+        for (index, record) in self.records[..some].iter().enumerate() {
             self.one(txn, record).map_err(|refusal| refusal.at(index))?;
             txn.settle()?;
         }

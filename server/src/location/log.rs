@@ -20,7 +20,11 @@
 
 use std::fmt;
 
-use coda_proto::{ServerId, wire};
+use coda_proto::{
+    ServerId,
+    planted::{Bug, planted},
+    wire,
+};
 use prost::Message;
 
 use super::{Realm, delta};
@@ -253,7 +257,11 @@ impl Chronicle {
         let Some(last) = news.last() else { return Ok(Verdict::Known) };
         self.check(keep, news, seal)?;
         let offered = (term(last)?, last.index);
-        if offered <= (self.term(), self.last().index) {
+        let holds = match planted(Bug::LongerLogHolds) {
+            true => last.index > self.last().index,
+            false => offered > (self.term(), self.last().index),
+        };
+        if !holds {
             return Ok(Verdict::Lower);
         }
         Ok(Verdict::Take(Step { keep, entries: news.to_vec(), promised: self.promised.max(offered.0) }))
