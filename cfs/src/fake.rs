@@ -32,6 +32,8 @@ struct State {
     hoard: Vec<HoardWish>,
     /// Bytes that pins may still take.
     room: u64,
+    /// A walk goes on: each look at it finds one object more.
+    walking: bool,
     events: Vec<Event>,
 }
 
@@ -91,7 +93,9 @@ impl State {
     fn hoard_report(&self) -> HoardReport {
         let missing = self.hoard.iter().filter(|wish| !self.cached.contains(&wish.path));
         HoardReport {
+            walking: self.walking,
             objects: self.hoard.len() as u64,
+            bytes: self.hoard.iter().filter(|wish| self.cached.contains(&wish.path)).count() as u64 * 2048,
             room: 1 << 20,
             missing: missing
                 .map(|wish| NotHere {
@@ -394,11 +398,17 @@ impl State {
             }
             Request::HoardList { .. } => Reply::Hoard(self.hoard.clone()),
             Request::HoardWalk => {
-                let wanted: Vec<String> = self.hoard.iter().map(|wish| wish.path.clone()).collect();
-                self.cached.extend(wanted);
+                self.walking = !self.hoard_report().missing.is_empty();
                 Reply::HoardReport(self.hoard_report())
             }
-            Request::HoardVerify => Reply::HoardReport(self.hoard_report()),
+            Request::HoardVerify => {
+                let missing = self.hoard_report().missing;
+                if let (true, Some(next)) = (self.walking, missing.first()) {
+                    self.cached.insert(next.path.clone());
+                    self.walking = missing.len() > 1;
+                }
+                Reply::HoardReport(self.hoard_report())
+            }
             Request::HoardSwitch { .. } => Reply::Done,
             Request::Pin { path, most } => {
                 let wanted = 2048;
@@ -522,6 +532,11 @@ pub struct Shown {
 
 /// Runs a command line in `/coda/example.org` with `input` as standard input.
 pub fn run(fake: &mut Fake, line: &str, input: &str) -> Shown {
+    run_at(fake, line, input, false)
+}
+
+/// The same, where standard error may be a terminal.
+pub fn run_at(fake: &mut Fake, line: &str, input: &str, terminal: bool) -> Shown {
     let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let exit = crate::run(
@@ -532,6 +547,7 @@ pub fn run(fake: &mut Fake, line: &str, input: &str) -> Shown {
             out: &mut out,
             err: &mut err,
             here: ROOT.into(),
+            terminal,
         },
     );
     let text = |bytes| String::from_utf8(bytes).unwrap();

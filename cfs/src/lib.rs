@@ -38,6 +38,9 @@ pub fn run(words: Vec<OsString>, world: World<'_>) -> Exit {
             None => talk.usage("Bogus or missing opcode: type \"cfs help\" for list"),
         };
     };
+    if commands::ASK.contains(&command.name) {
+        talk.dry_run = args.flag(&["--dry-run"]);
+    }
     match (command.run)(&mut talk, args) {
         Ok(()) => talk.exit(),
         Err(Stop::Usage) => talk.usage(&format!("Usage: {}", command.usage)),

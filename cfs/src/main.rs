@@ -1,7 +1,7 @@
 //! One program with several names: `cfs`, and by the name it is called, `codacon`, `hoard`, `repair`,
 //! `venus-setup` and `coda-client-setup`.
 
-use std::{env, ffi::OsString, path::Path, process::ExitCode};
+use std::{env, ffi::OsString, io::IsTerminal, path::Path, process::ExitCode};
 
 fn main() -> ExitCode {
     let mut words: Vec<OsString> = env::args_os().collect();
@@ -13,12 +13,14 @@ fn main() -> ExitCode {
         words.insert(0, name.into());
     }
     let (mut input, mut out, mut err) = (std::io::stdin().lock(), std::io::stdout(), std::io::stderr());
+    let terminal = err.is_terminal();
     let world = cfs::World {
         connect: &mut |socket, hint| cfs::socket::connect(socket, hint),
         input: &mut input,
         out: &mut out,
         err: &mut err,
         here: env::current_dir().unwrap_or_default(),
+        terminal,
     };
     ExitCode::from(cfs::run(words, world).code())
 }

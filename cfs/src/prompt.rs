@@ -1,9 +1,17 @@
 //! The question before something dangerous. The words are those that cfs always used.
 
+use serde_json::json;
+
 use crate::Talk;
 
-/// Asks on standard input, terminal or not. End of file is no; `-y` does not even ask.
+/// Asks on standard input, terminal or not. End of file is no; `-y` does not even ask; with `--dry-run` nobody is
+/// asked, and the answer is no.
 pub fn sure(talk: &mut Talk<'_>, danger: &str) -> bool {
+    if talk.dry_run {
+        talk.say(&format!("would do: {danger}\n"));
+        talk.tell(None, &json!({ "would_do": danger }));
+        return false;
+    }
     if talk.yes {
         return true;
     }
@@ -24,5 +32,8 @@ pub fn sure(talk: &mut Talk<'_>, danger: &str) -> bool {
         talk.say("\n");
     }
     talk.say(quip);
+    if !yes {
+        talk.tell(None, &json!({ "left_out": danger }));
+    }
     yes
 }

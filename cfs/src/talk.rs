@@ -43,6 +43,8 @@ pub struct World<'a> {
     pub err: &'a mut dyn Write,
     /// The current directory.
     pub here: PathBuf,
+    /// Standard error is a terminal: what takes long shows there how far it is.
+    pub terminal: bool,
 }
 
 /// One run.
@@ -60,6 +62,9 @@ pub struct Talk<'a> {
     pub json: bool,
     /// Questions are answered.
     pub yes: bool,
+    /// What would be destroyed is only told.
+    pub dry_run: bool,
+    terminal: bool,
     /// The socket named on the command line.
     pub socket: Option<PathBuf>,
     exit: Exit,
@@ -68,9 +73,10 @@ pub struct Talk<'a> {
 impl<'a> Talk<'a> {
     /// A run that has not begun.
     pub fn new(world: World<'a>) -> Talk<'a> {
-        let World { connect, input, out, err, here } = world;
-        let (json, yes) = (false, false);
-        Talk { connect, venus: None, input, out, err, here, json, yes, socket: None, exit: Exit::Done }
+        let World { connect, input, out, err, here, terminal } = world;
+        let (json, yes, dry_run) = (false, false, false);
+        let (venus, socket, exit) = (None, None, Exit::Done);
+        Talk { connect, venus, input, out, err, here, json, yes, dry_run, terminal, socket, exit }
     }
 
     /// How it ends, as things stand.
@@ -211,6 +217,20 @@ impl<'a> Talk<'a> {
         }
     }
 
+    /// Tells a script what was done or found that is no answer of venus.
+    pub fn tell(&mut self, object: Option<&OsStr>, value: &serde_json::Value) {
+        if self.json {
+            self.line(object, "ok", value);
+        }
+    }
+
+    /// Shows on a terminal how far something is, in the place of what was shown so before.
+    pub fn progress(&mut self, text: &str) {
+        if self.terminal {
+            let _ = write!(self.err, "\r{text}\x1b[K").and_then(|()| self.err.flush());
+        }
+    }
+
     fn line(&mut self, object: Option<&OsStr>, key: &str, value: &serde_json::Value) {
         let line = match object {
             Some(object) => json!({ "object": escape(object.as_bytes()), key: value }),
@@ -231,12 +251,21 @@ impl<'a> Talk<'a> {
     /// Ends with a word about the command line.
     pub fn usage(&mut self, text: &str) -> Exit {
         let _ = writeln!(self.err, "{text}");
+        self.told_no(text);
         Exit::Usage
+    }
+
+    fn told_no(&mut self, why: &str) {
+        if self.json {
+            let (kind, what) = (FailureKind::Invalid, "cfs".into());
+            self.line(None, "failed", &json!(Failure { kind, what, why: why.into(), next: String::new() }));
+        }
     }
 
     /// Ends because the command is not to be had.
     pub fn refuse(&mut self, name: &str, why: &str) -> Exit {
         let _ = writeln!(self.err, "cfs {name}: {why}");
+        self.told_no(why);
         self.exit = Exit::Failed;
         Exit::Failed
     }

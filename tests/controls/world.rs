@@ -72,6 +72,7 @@ impl World {
                     out: &mut out,
                     err: &mut err,
                     here: format!("/coda/{REALM}").into(),
+                    terminal: false,
                 },
             );
             let text = |bytes| String::from_utf8(bytes).unwrap();

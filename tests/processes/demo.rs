@@ -110,6 +110,7 @@ fn two_machines_disagree_and_agree_again() {
                 out: &mut out,
                 err: &mut err,
                 here: laptop.clone(),
+                terminal: false,
             },
         );
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

@@ -37,6 +37,7 @@ pub fn cfs(socket: &Path, here: &Path, words: &[&str]) -> (u8, String, String) {
             out: &mut out,
             err: &mut err,
             here: here.to_owned(),
+            terminal: false,
         },
     );
     (exit.code(), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())

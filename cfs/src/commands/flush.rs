@@ -30,16 +30,22 @@ pub const COMMAND: Command = Command {
                 return Err(Stop::Failed(unexpected()));
             };
             let records: u64 = volumes.iter().map(|volume| volume.records).sum();
-            if records == 0 {
-                talk.say("Everything is at the servers\n");
-                return Ok(());
+            if records > 0 && wait && limit.is_none_or(|limit| began.elapsed() < limit) {
+                talk.progress(&format!("{records} changes are not sent yet"));
+                std::thread::sleep(EVERY);
+                continue;
             }
-            if !wait || limit.is_some_and(|limit| began.elapsed() >= limit) {
-                talk.say(&format!("{records} changes are not sent yet; `cfs pending` says why\n"));
+            if wait {
+                talk.progress("");
+            }
+            talk.answer(dir.as_deref(), Ok(Reply::Pending(volumes)), |_| match records {
+                0 => "Everything is at the servers\n".to_owned(),
+                _ => format!("{records} changes are not sent yet; `cfs pending` says why\n"),
+            });
+            if records > 0 {
                 talk.ends_as(Exit::Pending);
-                return Ok(());
             }
-            std::thread::sleep(EVERY);
+            return Ok(());
         }
     },
 };

@@ -8,7 +8,7 @@ use crate::prompt;
 pub const COMMAND: Command = Command {
     name: "flushcache",
     short: &[],
-    usage: "cfs flushcache [-y]",
+    usage: "cfs flushcache [-y | --dry-run]",
     about: "forgets whatever of the cache can be forgotten",
     run: |talk, args| {
         args.rest(0, 0)?;

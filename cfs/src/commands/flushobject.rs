@@ -9,7 +9,7 @@ use crate::{Talk, prompt};
 pub const COMMAND: Command = Command {
     name: "flushobject",
     short: &["fl"],
-    usage: "cfs flushobject [-y] <path or volume> [path or volume ...]",
+    usage: "cfs flushobject [-y | --dry-run] <path or volume> [path or volume ...]",
     about: "forgets the cached copies of objects and of what is below them",
     run: |talk, args| {
         let objects = args.rest(1, usize::MAX)?;

@@ -8,7 +8,7 @@ use crate::prompt;
 pub const COMMAND: Command = Command {
     name: "flushvolume",
     short: &[],
-    usage: "cfs flushvolume [-y] <dir> [dir ...]",
+    usage: "cfs flushvolume [-y | --dry-run] <dir> [dir ...]",
     about: "forgets whatever of the dirs' volumes can be forgotten",
     run: |talk, args| {
         let dirs = args.rest(1, usize::MAX)?;

@@ -1,5 +1,7 @@
 //! `cfs help`: the list of commands, or how one is called.
 
+use serde_json::json;
+
 use super::{COMMANDS, Command, find};
 use crate::exit;
 
@@ -11,7 +13,14 @@ pub const COMMAND: Command = Command {
     run: |talk, args| {
         let about = args.rest(0, 1)?;
         let text = match about.first().map(|word| word.to_string_lossy().into_owned()).as_deref() {
-            None => list(),
+            None => {
+                let one = |command: &&Command| {
+                    let Command { name, short, usage, about, .. } = command;
+                    json!({ "name": name, "short": short, "usage": usage, "about": about })
+                };
+                talk.tell(None, &json!({ "commands": COMMANDS.iter().map(one).collect::<Vec<_>>() }));
+                list()
+            }
             Some("exit") => exit::HELP.to_owned(),
             Some(name) => {
                 let Some(command) = find(name) else {
@@ -21,6 +30,9 @@ pub const COMMAND: Command = Command {
                 one(command)
             }
         };
+        if !about.is_empty() {
+            talk.tell(None, &json!({ "text": text }));
+        }
         talk.say(&text);
         Ok(())
     },

@@ -221,11 +221,31 @@ fn follow(talk: &mut Talk<'_>, order: Order) {
 /// Begins a walk and waits for its end.
 fn walked(talk: &mut Talk<'_>) -> Result<Reply, Failure> {
     let mut answer = talk.ask(Request::HoardWalk);
-    while let Ok(Reply::HoardReport(HoardReport { walking: true, .. })) = &answer {
+    let mut drawn = false;
+    while let Ok(Reply::HoardReport(report @ HoardReport { walking: true, .. })) = &answer {
+        talk.progress(&bar(report));
+        drawn = true;
         std::thread::sleep(Duration::from_millis(200));
         answer = talk.ask(Request::HoardVerify);
     }
+    if drawn {
+        talk.progress("");
+    }
     answer
+}
+
+/// How much of what is wanted is here. Both grow while directories are met that nobody had looked into.
+fn bar(report: &HoardReport) -> String {
+    const WIDTH: usize = 30;
+    let missing = report.missing.len() as u64;
+    let (here, total) = (report.objects.saturating_sub(missing), report.objects);
+    let lacking: u64 = report.missing.iter().map(|missing| missing.bytes).sum();
+    let (bytes, wanted) = (report.bytes, report.bytes + lacking);
+    // Bytes are what takes time; where nothing has any, names are.
+    let (part, whole) = if wanted > 0 { (bytes, wanted) } else { (here, total) };
+    let full = (u128::from(part) * WIDTH as u128 / u128::from(whole.max(1))) as usize;
+    let (done, left) = ("#".repeat(full), ".".repeat(WIDTH - full));
+    format!("[{done}{left}] {here} of {total} objects, {} of {}", human(bytes), human(wanted))
 }
 
 fn done(talk: &mut Talk<'_>, object: Option<&OsStr>, request: Request) {
@@ -324,7 +344,7 @@ fn wrong(line: &str, why: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::{Fake, run};
+    use crate::fake::{Fake, run, run_at};
 
     #[test]
     fn a_hoard_file_is_read_line_by_line_and_followed_kind_by_kind() {
@@ -389,6 +409,32 @@ mod tests {
         assert_eq!((shown.code, shown.out.as_str()), (1, ""), "{shown:?}");
         assert!(shown.err.contains("src: needs 2048 bytes, and pins have 1000 left"), "{shown:?}");
         assert_eq!(run(&mut fake, "hoard list", "").out, "");
+    }
+
+    #[test]
+    fn what_takes_long_shows_how_far_it_is_on_a_terminal_and_nowhere_else() {
+        let wished = || {
+            let mut fake = Fake::world();
+            run(&mut fake, "hoard -", "add docs\nadd src/main.c\n");
+            fake
+        };
+        let bars = |line: &str, terminal: bool| {
+            let shown = run_at(&mut wished(), line, "", terminal);
+            assert_eq!(shown.code, 0, "{shown:?}");
+            assert!(!shown.out.contains(['\r', '#']), "{shown:?}");
+            shown.err
+        };
+        let empty =
+            format!("\r[{}{}] 1 of 2 objects, 2.0 KB of 4.0 KB\x1b[K", "#".repeat(15), ".".repeat(15));
+        for line in ["preflight --fetch", "hoard walk", "pin src"] {
+            let drawn = bars(line, true);
+            assert!(drawn.contains(" objects, ") && drawn.ends_with("\r\x1b[K"), "{line}: {drawn:?}");
+            assert_eq!(bars(line, false), "", "{line}");
+        }
+        assert!(bars("preflight --fetch", true).starts_with(&empty));
+        // What is for a script leaves the terminal to people all the same.
+        let told = bars("--json hoard walk", true);
+        assert!(told.contains("] 1 of 2 objects"), "{told:?}");
     }
 
     #[test]

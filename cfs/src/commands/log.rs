@@ -43,7 +43,7 @@ pub const CHECKPOINT: Command = Command {
 pub const PURGE: Command = Command {
     name: "purgeml",
     short: &["discardlocal"],
-    usage: "cfs purgeml [--all] <dir>",
+    usage: "cfs purgeml [-y | --dry-run] [--all] <dir>",
     about: "gives up what you did in the dir's volume and is not sent yet, or what all users did; asks first",
     run: |talk, mut args| {
         let all = args.flag(&["--all", "-all"]);

@@ -112,6 +112,10 @@ pub const COMMANDS: &[&Command] = &[
     &forcereintegrate::WRITE_RECONNECT,
 ];
 
+/// Those that destroy something nobody brings back: they ask, take `-y`, and with `--dry-run` say only what they
+/// would do. (What `resolve` and `repair` decide is undone by `undo`.)
+pub const ASK: &[&str] = &["flushcache", "flushobject", "flushvolume", "purgeml", "replay"];
+
 /// A time as people read it, in UTC.
 fn date(time: i64) -> String {
     let [year, month, day, hour, minute, second] = coda_proto::control::utc(time);
@@ -145,6 +149,9 @@ const GONE: &[(&[&str], &str)] = &[
     (&["truncatelog", "tl"], "there is no log to truncate: the store keeps itself small"),
     (&["unloadkernel", "uk"], "there is no kernel module"),
 ];
+
+#[cfg(test)]
+mod every;
 
 #[cfg(test)]
 mod tests {

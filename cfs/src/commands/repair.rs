@@ -198,9 +198,11 @@ impl Session {
 
     /// Writes a fix file: one line for each conflict, with what would be done, and its versions as comments.
     fn compare(&mut self, talk: &mut Talk<'_>, fixfile: &str) -> Result<(), Failure> {
-        let text: String = self.conflicts(talk)?.iter().map(fix).collect();
+        let conflicts = self.conflicts(talk)?;
+        let text: String = conflicts.iter().map(fix).collect();
         if fixfile == "stdout" {
-            talk.say(&text);
+            let conflicts = Reply::Conflicts(conflicts);
+            talk.answer(None, Ok(conflicts), |_| text);
             return Ok(());
         }
         fs::write(fixfile, text).map_err(|error| wrong(&format!("{fixfile}: {error}")))?;
@@ -222,10 +224,12 @@ impl Session {
     fn decide(&mut self, talk: &mut Talk<'_>, how: How) -> Result<(), Failure> {
         let path = self.object()?.clone();
         self.end(talk)?;
-        match talk.ask(Request::Resolve { path: path.clone(), how: Some(how), of: Vec::new() })? {
-            Reply::Resolved(done) => talk.say(&format!("{path}: {}\n", done.what)),
-            _ => talk.say(&format!("{path}: succeeded\n")),
-        }
+        let reply = talk.ask(Request::Resolve { path: path.clone(), how: Some(how), of: Vec::new() })?;
+        let shown = OsString::from(&path);
+        talk.answer(Some(&shown), Ok(reply), |reply| match reply {
+            Reply::Resolved(done) => format!("{path}: {}\n", done.what),
+            _ => format!("{path}: succeeded\n"),
+        });
         Ok(())
     }
 }

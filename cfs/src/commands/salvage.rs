@@ -10,6 +10,7 @@ use std::{
 };
 
 use coda_proto::control::{Failure, FailureKind};
+use serde_json::json;
 
 use super::Command;
 use crate::exit::Exit;
@@ -37,12 +38,23 @@ pub const COMMAND: Command = Command {
             }
             .into());
         };
-        let ran = process::Command::new(&venus).arg("salvage").arg(&from).arg(&to).status();
+        let mut run = process::Command::new(&venus);
+        run.arg("salvage").arg(&from).arg(&to);
+        // In JSON mode standard output belongs to the script.
+        let ran = match talk.json {
+            true => run.stderr(process::Stdio::inherit()).output().map(|output| {
+                talk.say(&String::from_utf8_lossy(&output.stdout));
+                output.status
+            }),
+            false => run.status(),
+        };
         match ran {
-            Ok(status) if status.success() => Ok(()),
-            // It has said why.
-            Ok(_) => {
-                talk.ends_as(Exit::Failed);
+            Ok(status) => {
+                talk.tell(None, &json!({ "to": to.display().to_string(), "whole": status.success() }));
+                if !status.success() {
+                    // It has said why.
+                    talk.ends_as(Exit::Failed);
+                }
                 Ok(())
             }
             Err(error) => Err(Failure {

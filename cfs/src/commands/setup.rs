@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use coda_proto::control::{Failure, FailureKind};
+use coda_proto::control::{Failure, FailureKind, Reply};
 
 use super::Command;
 use crate::{Talk, exit::Stop, setup};
@@ -58,9 +58,10 @@ fn write(
         why: error.to_string(),
         next: String::new(),
     })?;
-    for file in written {
-        talk.say(&format!("wrote {}\n", file.display()));
-    }
+    let files = written.iter().map(|file| file.display().to_string()).collect();
+    talk.answer(None, Ok(Reply::Written(files)), |_| {
+        written.iter().map(|file| format!("wrote {}\n", file.display())).collect()
+    });
     talk.say(&format!("Start `venus`, then look at /coda/{realm}\n"));
     Ok(())
 }

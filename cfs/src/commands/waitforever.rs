@@ -16,7 +16,8 @@ pub const COMMAND: Command = Command {
             return Err(Stop::Usage);
         }
         let realm = args.rest(0, 1)?.pop().map(|realm| realm.to_string_lossy().into_owned());
-        talk.ask(Request::WaitForever { on, realm })?;
+        let answer = talk.ask(Request::WaitForever { on, realm });
+        talk.answer(None, answer, |_| String::new());
         Ok(())
     },
 };

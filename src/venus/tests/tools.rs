@@ -150,6 +150,7 @@ async fn run(client: &Client, words: &str, dir: &Path) -> (Exit, Duration, Strin
                 out: &mut out,
                 err: &mut err,
                 here: PathBuf::from(format!("/coda/{REALM}")),
+                terminal: false,
             },
         );
         (exit, String::from_utf8([out, err].concat()).unwrap())

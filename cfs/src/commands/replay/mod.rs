@@ -16,6 +16,7 @@ use std::{
 };
 
 use coda_proto::control::{Failure, FailureKind};
+use serde_json::json;
 
 use super::Command;
 use crate::{Talk, exit::Exit};
@@ -30,7 +31,7 @@ const BESIDE: &str = ".replayed";
 pub const COMMAND: Command = Command {
     name: "replay",
     short: &[],
-    usage: "cfs replay [-y] <archive> <dir>",
+    usage: "cfs replay [-y | --dry-run] <archive> <dir>",
     about: "does again below dir what checkpointml saved; what differs stays, with the other beside; asks before removing",
     run: |talk, args| {
         let words = args.rest(2, 2)?;
@@ -42,6 +43,12 @@ pub const COMMAND: Command = Command {
             next: String::new(),
         };
         follow(talk, &archive, &dir).map_err(|error| unread(&dir, error))?;
+        if talk.dry_run {
+            let what = format!("what {} holds is put back, beside what differs", archive.display());
+            talk.say(&format!("would do: {what}\n"));
+            talk.tell(Some(&words[1]), &json!({ "would_do": what }));
+            return Ok(());
+        }
         let mut replayed = Replayed::default();
         let done =
             fs::File::open(&archive).and_then(|file| replayed.all(&mut io::BufReader::new(file), &dir));
@@ -49,6 +56,9 @@ pub const COMMAND: Command = Command {
             talk.say(&format!("differs, and is kept beside: {}\n", place.display()));
         }
         talk.say(&format!("{} objects put back, {} were there already\n", replayed.made, replayed.same));
+        let beside: Vec<String> = replayed.beside.iter().map(|place| crate::path::text(place)).collect();
+        let told = json!({ "put_back": replayed.made, "there_already": replayed.same, "beside": beside });
+        talk.tell(Some(&words[1]), &told);
         done.map_err(|error| unread(&archive, error))?;
         if !replayed.beside.is_empty() {
             talk.ends_as(Exit::Failed);
@@ -75,6 +85,9 @@ fn follow(talk: &mut Talk<'_>, archive: &Path, dir: &Path) -> io::Result<()> {
     open.iter().for_each(|step| talk.say(&format!("    {step}\n")));
     if !asked(talk, "These were removed or renamed. Do that again?") {
         talk.say(&format!("{} removals and renames left out\n", open.len()));
+        let steps: Vec<String> = open.iter().map(ToString::to_string).collect();
+        let key = if talk.dry_run { "would_do" } else { "left_out" };
+        talk.tell(None, &json!({ key: steps }));
         return Ok(());
     }
     let mut done = 0;
@@ -94,8 +107,8 @@ fn follow(talk: &mut Talk<'_>, archive: &Path, dir: &Path) -> io::Result<()> {
 
 /// A question whose answer is no unless somebody says yes.
 fn asked(talk: &mut Talk<'_>, question: &str) -> bool {
-    if talk.yes {
-        return true;
+    if talk.dry_run || talk.yes {
+        return !talk.dry_run;
     }
     talk.say(&format!("{question} [n] "));
     let mut answer = String::new();
@@ -345,6 +358,11 @@ mod tests {
             "{shown:?}"
         );
         assert!(to.join("old").exists() && to.join("d/kept").exists() && to.join("renamed/new").exists());
+        let shown = run(&mut Fake::world(), &format!("--json {line} --dry-run"), "yes\n");
+        let told: Vec<serde_json::Value> =
+            shown.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(told[0]["ok"]["would_do"].as_array().unwrap().len(), 4, "{shown:?}");
+        assert!(told[1]["ok"]["would_do"].is_string() && to.join("old").exists(), "{shown:?}");
         fs::remove_dir_all(to.join("renamed")).unwrap();
         let shown = run(&mut Fake::world(), &line, "yes\n");
         assert_eq!(shown.code, 1, "two could not be done: {shown:?}");
