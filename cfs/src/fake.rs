@@ -105,7 +105,6 @@ impl State {
                     priority: wish.priority,
                 })
                 .collect(),
-            ..HoardReport::default()
         }
     }
     fn kind(&self, path: &str) -> Result<&str, Failure> {

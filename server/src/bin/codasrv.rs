@@ -73,12 +73,11 @@ enum Command {
     },
     /// Looks whether the store of a server that is not running is sound. Changes nothing, unless it is to.
     Check {
-        /// Put right what can be without asking anybody.
+        /// Put right what can be without asking another server.
         #[arg(long)]
         repair: bool,
-        /// As with --repair, but only say what is wrong.
-        #[arg(long)]
-        dry_run: bool,
+        #[command(flatten)]
+        consent: Consent,
         /// Where the server keeps everything.
         #[arg(long)]
         dir: PathBuf,
@@ -108,10 +107,12 @@ enum Command {
 }
 
 /// Looks whether a store that nobody serves is sound.
-fn check(dir: &std::path::Path, repair: bool, json: bool) -> anyhow::Result<()> {
+fn check(dir: &std::path::Path, repair: bool, consent: Consent, json: bool) -> anyhow::Result<()> {
     let _lock = StoreLock::take(dir)?;
     let mut repaired = Vec::new();
-    if repair {
+    let what =
+        format!("Files of {} that nothing names are removed, and damaged contents given up", dir.display());
+    if repair && !consent.dry_run && consent.given(&what)? {
         let done = coda_server::store::repair::repair(dir, nanoseconds())?;
         repaired.extend(done.iter().map(ToString::to_string));
     }
@@ -120,7 +121,7 @@ fn check(dir: &std::path::Path, repair: bool, json: bool) -> anyhow::Result<()> 
         let found: Vec<String> = findings.iter().map(ToString::to_string).collect();
         let value = serde_json::json!({ "sound": found.is_empty(), "findings": found, "repaired": repaired });
         println!("{value}");
-        anyhow::ensure!(found.is_empty(), "{}: {} findings", dir.display(), found.len());
+        anyhow::ensure!(found.is_empty(), Told(format!("{}: {} findings", dir.display(), found.len())));
         return Ok(());
     }
     repaired.iter().for_each(|done| println!("{done}"));
@@ -131,6 +132,11 @@ fn check(dir: &std::path::Path, repair: bool, json: bool) -> anyhow::Result<()> 
     }
     Ok(())
 }
+
+/// A failure of which a script has been told already.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Told(String);
 
 #[derive(clap::Args)]
 struct Own {
@@ -172,7 +178,10 @@ fn check_config(named: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
     if json {
         let wrong: Vec<String> = problems.iter().map(ToString::to_string).collect();
         println!("{}", serde_json::json!({ "file": path, "problems": wrong, "notes": notes }));
-        anyhow::ensure!(problems.is_empty(), "{}: {} problems", path.display(), problems.len());
+        anyhow::ensure!(
+            problems.is_empty(),
+            Told(format!("{}: {} problems", path.display(), problems.len()))
+        );
         return Ok(());
     }
     notes.iter().for_each(|note| println!("{note}"));
@@ -219,14 +228,19 @@ fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CODASRV_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(srvlog::Logs).init();
+    let cli = Cli::parse();
+    let json = cli.json;
     let run = || {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(run(Cli::parse()))
+        runtime.block_on(run(cli))
     };
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("codasrv: {error:#}");
+            if json && !error.is::<Told>() {
+                println!("{}", serde_json::json!({ "error": format!("{error:#}") }));
+            }
             ExitCode::FAILURE
         }
     }
@@ -265,13 +279,16 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         (Some(Command::CheckConfig { conf }), _) => check_config(conf, json),
-        (Some(Command::Check { dir, repair, dry_run }), _) => check(&dir, repair && !dry_run, json),
+        (Some(Command::Check { dir, repair, consent }), _) => check(&dir, repair, consent, json),
         (Some(Command::Accept { dir, consent }), _) => {
             let what = format!(
                 "What is in {} is taken for all there is; what only others had is lost",
                 dir.display()
             );
             if !consent.given(&what)? {
+                if json {
+                    println!("{}", serde_json::json!({ "would_do": what }));
+                }
                 return Ok(());
             }
             let _lock = StoreLock::take(&dir)?;

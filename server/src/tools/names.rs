@@ -10,7 +10,9 @@ use std::{
 use clap::Parser;
 use coda_proto::{Rights, wire};
 
-use super::Exit;
+use serde_json::json;
+
+use super::{Exit, Report};
 use crate::{location::servers, shell::join};
 
 /// Turns the command line of another name into volutil's.
@@ -61,6 +63,9 @@ struct ViceSetup {
     /// Where clients and other servers reach it.
     #[arg(long, value_name = "HOST[:PORT]")]
     endpoint: Option<String>,
+    /// Answer as one JSON value; what has to be asked is asked on the standard error output.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs vice-setup.
@@ -73,18 +78,27 @@ pub fn vice_setup(words: &[OsString]) -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
     };
-    match answers(setup, &mut ask_person).and_then(make) {
-        Ok(()) => Exit::Done.into(),
+    let json = setup.json;
+    let mut ask = |question: &str, default: &str| ask_person(question, default, json);
+    match answers(setup, &mut ask).and_then(make) {
+        Ok(report) => {
+            report.print(json);
+            Exit::Done.into()
+        }
         Err(error) => {
             eprintln!("vice-setup: {error:#}");
+            if json {
+                println!("{}", json!({ "error": format!("{error:#}"), "exit": Exit::Failed as u8 }));
+            }
             Exit::Failed.into()
         }
     }
 }
 
-fn ask_person(question: &str, default: &str) -> anyhow::Result<String> {
-    print!("{question} [{default}] ");
-    std::io::stdout().flush()?;
+fn ask_person(question: &str, default: &str, aside: bool) -> anyhow::Result<String> {
+    let to: &mut dyn Write = if aside { &mut std::io::stderr() } else { &mut std::io::stdout() };
+    write!(to, "{question} [{default}] ")?;
+    to.flush()?;
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
     let line = line.trim();
@@ -144,23 +158,25 @@ fn endpoint(text: &str) -> anyhow::Result<wire::Endpoint> {
     Ok(wire::Endpoint { host, port: port.into(), peer_only: false })
 }
 
-fn make(answers: Answers) -> anyhow::Result<()> {
-    let dir = match answers {
+fn make(answers: Answers) -> anyhow::Result<Report> {
+    let (dir, made, json) = match answers {
         Answers::First { dir, realm, name, at } => {
             join::init(&realm, &dir, &name, vec![endpoint(&at)?], Rights::ALL)?;
-            println!("Realm {realm} is made, with its root volume on {name}.");
-            dir
+            let made = format!("Realm {realm} is made, with its root volume on {name}.");
+            let json = json!({ "realm": realm, "name": name, "server": 1, "dir": dir });
+            (dir, made, json)
         }
         Answers::Further { dir, scm, token, name, at } => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let id =
                 runtime.block_on(join::join(endpoint(&scm)?, &token, &dir, &name, vec![endpoint(&at)?]))?;
-            println!("{name} is server {id} of {}.", token.realm);
-            dir
+            let made = format!("{name} is server {id} of {}.", token.realm);
+            let json = json!({ "realm": token.realm, "name": name, "server": id.0, "dir": dir });
+            (dir, made, json)
         }
     };
-    println!("Serve it:          codasrv --dir {}", dir.display());
-    Ok(())
+    let text = format!("{made}\nServe it:          codasrv --dir {}\n", dir.display());
+    Ok(Report::new(text, json))
 }
 
 #[cfg(test)]

@@ -239,7 +239,11 @@ impl Survey {
     /// One line that is drawn over itself.
     fn bar(&self) -> String {
         let width = 30;
-        let parts = self.members.iter().filter(|member| word(member) != "active").map(|member| {
+        let waits = |member: &&MemberStatus| word(member) != "active" || member.report.is_none();
+        let parts = self.members.iter().filter(waits).map(|member| {
+            if member.report.is_none() {
+                return format!("{} does not answer", member.name);
+            }
             let progress = member.report.as_ref().and_then(|report| report.progress).unwrap_or_default();
             let share = match progress.objects_total {
                 0 => 0.0,

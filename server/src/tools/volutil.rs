@@ -38,7 +38,7 @@ struct Cli {
     #[arg(long, global = true)]
     json: bool,
     /// Print help.
-    #[arg(long, action = clap::ArgAction::Help)]
+    #[arg(long, global = true, action = clap::ArgAction::Help)]
     help: Option<bool>,
     #[command(subcommand)]
     command: Command,
@@ -188,17 +188,22 @@ enum Command {
 
 /// Runs volutil.
 pub fn main(words: Vec<OsString>) -> ExitCode {
+    let as_json = words.iter().any(|word| word == "--json");
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
             return match error.use_stderr() {
+                true if as_json => {
+                    let why = error.kind().to_string();
+                    println!("{}", serde_json::json!({ "error": why, "exit": Exit::Usage as u8 }));
+                    Exit::Usage.into()
+                }
                 true => Exit::Usage.into(),
                 false => Exit::Done.into(),
             };
         }
     };
-    let as_json = cli.json;
     let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(run(cli))
@@ -227,6 +232,12 @@ async fn run(cli: Cli) -> anyhow::Result<Report> {
     }
     if let Command::Readdump { file } = &cli.command {
         return restore::look(file);
+    }
+    if let Command::Dump(dump::Dump { file: None, .. }) = &cli.command
+        && cli.json
+    {
+        let why = "the dump goes to the standard output, and so does --json: name a file for the dump";
+        return Err(exit::Failed(Exit::Usage, why.into()).into());
     }
     let dir = link::directory(cli.dir.as_deref())?;
     let link = Link::open(&dir, cli.host.as_deref(), Duration::from_secs(cli.timeout.max(1)))?;
