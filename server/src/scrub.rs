@@ -132,7 +132,7 @@ impl Volume {
             }
             Ok(bytes) => Ok(Some(bytes.into())),
             Err(StoreError::Io { path, source }) => {
-                tracing::error!(path = %path.display(), %source, "a container cannot be read");
+                tracing::error!(volume = %self.id, path = %path.display(), %source, "a container cannot be read");
                 self.damaged(&content.hash, Some(name));
                 Ok(None)
             }
@@ -162,7 +162,10 @@ impl Volume {
         let lose = move |txn: &mut Txn<'_>| Ok(txn.lose(&hash, container.as_deref())?);
         // Whoever reads meanwhile finds the same.
         drop(self.queue(lose, move |done| {
-            volume.health.damaged.fetch_add(done.answer, Ordering::Relaxed);
+            for fid in &done.answer {
+                tracing::error!(volume = %volume.id, %fid, "a version lost its bytes; peers are asked for them");
+            }
+            volume.health.damaged.fetch_add(done.answer.len() as u64, Ordering::Relaxed);
             volume.health.mend_at(Some(Instant::now()));
             volume.meetings.wake();
         }));

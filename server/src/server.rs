@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::{
     config::ServerConfig,
-    env::Env,
+    env::{Env, Noticing},
     groups,
     location::{
         Chronicle, Realm,
@@ -64,6 +64,7 @@ impl Server {
             return Err(StoreError::Missing(config.dir.clone()));
         }
         let lock = StoreLock::take(&config.dir)?;
+        let env: Arc<dyn Env> = Arc::new(Noticing::new(env));
         let boot = env.random().max(1);
         let store = RealmStore::open(&config.dir, boot, config.durability)?;
         let (id, realm) = store.load()?;

@@ -22,6 +22,7 @@ impl Service for Server {
     ) -> BoxFuture<'static, (wire::Response, Bytes)> {
         let server = self.me();
         Box::pin(async move {
+            let told = Told::about(who, &request);
             let answer = match server {
                 Some(server) => server.answer(who, request, bulk).await,
                 None => Err(Refusal::new(Code::Offline, "the server is stopping")),
@@ -29,6 +30,7 @@ impl Service for Server {
             match answer {
                 Ok((body, bulk)) => (wire::Response { bulk: bulk.len() as u32, body: Some(body) }, bulk),
                 Err(refusal) => {
+                    told.refused(&refusal);
                     let body = response::Body::Refusal(refusal.into());
                     (wire::Response { bulk: 0, body: Some(body) }, Bytes::new())
                 }
@@ -78,6 +80,41 @@ impl Service for Server {
     fn lost(&self, session: u64) {
         tracing::debug!(session, "a session's stream broke");
         self.sessions().lost(session);
+    }
+}
+
+/// What the log says of a call that is refused.
+struct Told {
+    volume: Option<VolumeId>,
+    session: u64,
+    peer: Option<u8>,
+}
+
+impl Told {
+    /// Only of calls that change something: whoever reads is told, and asks again.
+    fn about(who: Identity, request: &wire::Request) -> Told {
+        let volume = match &request.body {
+            Some(request::Body::Apply(apply)) => Some(apply.volume),
+            Some(request::Body::Repair(repair)) => repair.apply.as_ref().map(|apply| apply.volume),
+            Some(request::Body::Upload(upload)) => Some(upload.volume),
+            _ => None,
+        };
+        let peer = if let Identity::Server(peer) = who { Some(peer.0) } else { None };
+        Told { volume: volume.map(VolumeId), session: request.session, peer }
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        let Some(volume) = self.volume else { return };
+        let Refusal { code, detail: why, index: record, blame, .. } = refusal;
+        let fid = blame.map(tracing::field::display);
+        let (session, peer) = (self.session, self.peer);
+        match code {
+            // What clients mend by themselves, and often.
+            Code::NeedsResolve | Code::StaleEpoch | Code::UnknownSession | Code::Busy | Code::Offline => {
+                tracing::debug!(%volume, fid, session, peer, ?code, record, why, "a change was not taken")
+            }
+            _ => tracing::info!(%volume, fid, session, peer, ?code, record, why, "a change was refused"),
+        }
     }
 }
 

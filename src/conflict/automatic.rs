@@ -69,7 +69,7 @@ impl Core {
         let (core, versions) = (self.me(), siblings);
         self.spawn(async move {
             let known = core.seek_ancestor(id).await;
-            tracing::debug!(fid = %id.fid, ?known, "what its versions were made from");
+            tracing::debug!(realm = core.realm_field(id.realm), fid = %id.fid, ?known, "what its versions were made from");
             if !known.unwrap_or(false) {
                 // Members that are away may know it.
                 locked(&core.merging).insert((id, versions), Sought::Until(Instant::now() + AGAIN));
@@ -77,7 +77,7 @@ impl Core {
             match core.try_merge(id).await {
                 Ok(true) => core.say("conflict", format!("Merged {} by rule", id.fid)),
                 Ok(false) => {}
-                Err(error) => tracing::debug!(fid = %id.fid, %error, "not merged by rule"),
+                Err(error) => tracing::debug!(realm = core.realm_field(id.realm), fid = %id.fid, %error, "not merged by rule"),
             }
         });
     }

@@ -92,7 +92,7 @@ impl Core {
             }
             Err(error) => {
                 // Writing goes before what may be useful some day.
-                tracing::debug!(fid = %view.id.fid, %error, "what it was is not kept");
+                tracing::debug!(realm = self.realm_field(view.id.realm), fid = %view.id.fid, %error, "what it was is not kept");
                 Ok(None)
             }
         }

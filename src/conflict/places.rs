@@ -83,7 +83,7 @@ impl Core {
                 }
             }
             Err(error) => {
-                tracing::debug!(fid = %dir.fid, %error, "versions are listed as far as they are cached")
+                tracing::debug!(realm = self.realm_field(dir.realm), fid = %dir.fid, %error, "versions are listed as far as they are cached")
             }
         }
         Ok(self.cache.store(|store| store.undecided_in(dir))?.into_iter().map(|id| id.fid).collect())

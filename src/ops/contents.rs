@@ -246,7 +246,7 @@ impl Core {
             return;
         }
         if let Err(error) = self.fetch_many(id, dir).await {
-            tracing::debug!(fid = %id.fid, %error, "siblings were not brought in");
+            tracing::debug!(realm = self.realm_field(id.realm), fid = %id.fid, %error, "siblings were not brought in");
         }
     }
 
@@ -275,7 +275,7 @@ impl Core {
         let core = self.me();
         self.spawn(async move {
             if let Err(error) = core.fetch_after(dir, &name, None).await {
-                tracing::debug!(fid = %dir.fid, %error, "what follows was not brought in");
+                tracing::debug!(realm = core.realm_field(dir.realm), fid = %dir.fid, %error, "what follows was not brought in");
             }
         });
     }

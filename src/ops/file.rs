@@ -133,7 +133,8 @@ impl Core {
             Ok(container) => container,
             Err(error) => {
                 // A container that is lost keeps its version: the same contents are fetched again.
-                tracing::warn!(fid = %id.fid, container = data.container, %error, "a container is lost");
+                let realm = self.realm_field(id.realm);
+                tracing::warn!(realm, fid = %id.fid, container = data.container, %error, "a container is lost");
                 let row = Row { data: None, ..(*view.row).clone() };
                 self.cache.commit(&Change::of(Edit::Put(id, Arc::new(row))))?;
                 let view = Box::pin(self.contents_held(id)).await?;

@@ -213,6 +213,11 @@ impl Core {
         locked(&self.realms).names.get(&realm).cloned().ok_or_else(|| Error::UnknownRealm(realm.to_string()))
     }
 
+    /// The same for a line of the log.
+    pub(crate) fn realm_field(&self, realm: u32) -> Option<String> {
+        self.realm_name(realm).ok().map(|name| name.to_string())
+    }
+
     /// A realm's number; a new one the first time.
     pub(crate) fn realm_number(&self, name: &str) -> Result<u32> {
         if let Some(number) = locked(&self.realms).numbers.get(name) {

@@ -104,8 +104,8 @@ impl Txn<'_> {
     }
 
     /// Contents with this hash are damaged: those in `container`, or those whose row holds something else.
-    /// Answers how many versions lost their bytes. What files were before is forgotten: no peer is asked for it.
-    pub fn lose(&mut self, hash: &[u8], container: Option<&str>) -> Result<u64, StoreError> {
+    /// Answers the file of each version that lost its bytes. What files were before is forgotten: no peer is asked for it.
+    pub fn lose(&mut self, hash: &[u8], container: Option<&str>) -> Result<Vec<Fid>, StoreError> {
         let mut query = self.db.prepare_cached(
             "SELECT vnode, uniq, author, seq, length, bytes, container FROM content WHERE hash = ?1",
         )?;
@@ -117,7 +117,7 @@ impl Txn<'_> {
             })?
             .collect::<Result<Vec<_>, _>>()?;
         drop(query);
-        let mut lost = 0;
+        let mut lost = Vec::new();
         for ((vnode, uniq, author, seq), length, (bytes, name)) in rows {
             let damaged = match (&bytes, container) {
                 (Some(bytes), _) => blake3::hash(bytes).as_bytes()[..] != *hash,
@@ -132,7 +132,7 @@ impl Txn<'_> {
                         "DELETE FROM content WHERE vnode = ?1 AND uniq = ?2 AND author = ?3 AND seq = ?4",
                     )?
                     .execute(params![vnode, uniq, author, seq])?;
-                lost += 1;
+                lost.push(fid(self.volume, vnode, uniq));
             }
         }
         self.lose_formers(hash, container)?;

@@ -61,7 +61,7 @@ fn lose_damaged(replica: &Replica, say: &mut dyn FnMut(String)) -> Result<(), St
             replica.write(
                 |batch| {
                     batch.job(|txn| -> Result<(), StoreError> {
-                        lost = txn.lose(&hash, name.as_deref())?;
+                        lost = txn.lose(&hash, name.as_deref())?.len();
                         Ok(())
                     })
                 },

@@ -7,6 +7,7 @@ mod random;
 mod repaired;
 mod restored;
 mod retired;
+mod told;
 #[path = "../world/mod.rs"]
 mod world;
 

@@ -17,6 +17,7 @@ mod salvage;
 mod seals;
 mod slept;
 mod stalls;
+mod told;
 mod tools;
 mod users;
 pub(crate) mod world;
