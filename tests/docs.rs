@@ -80,6 +80,27 @@ fn every_test_that_a_document_names_exists() {
     }
 }
 
+/// The numbers of the rows of a section's table. Each names a test or says why there is none.
+fn rows(text: &str, heading: &str) -> Vec<u32> {
+    let section = text.split_once(heading).unwrap().1.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let numbered = rows.filter_map(|(number, rest)| Some((number.parse().ok()?, rest)));
+    numbered
+        .inspect(|(number, rest)| {
+            let last = rest.rsplit_once(" | ").map_or("", |(_, last)| last.trim_matches([' ', '|']));
+            assert!(!last.is_empty(), "{heading}: {number} says nothing of a test");
+        })
+        .map(|(number, _)| number)
+        .collect()
+}
+
+#[test]
+fn every_check_of_a_client_and_every_story_has_its_row() {
+    let text = fs::read_to_string(root().join("docs/acceptance.md")).unwrap();
+    assert_eq!(rows(&text, "\n## A client\n"), (1..=20).collect::<Vec<_>>());
+    assert_eq!(rows(&text, "\n## Ten stories\n"), (1..=10).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_test_is_found_by_its_mark_and_its_name() {
     let here = root().join("tests/docs.rs");
