@@ -207,6 +207,7 @@ fn terminal() -> (File, File) {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a terminal is read while a real process writes to it")]
 fn what_takes_long_draws_a_bar_on_a_terminal_and_nowhere_else() {
     let mut place = Place::new("one");
     place.join("two");
