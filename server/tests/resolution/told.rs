@@ -32,6 +32,9 @@ impl Write for Lines {
 
 impl Lines {
     fn begin() -> (Lines, tracing::subscriber::DefaultGuard) {
+        // Where nobody listens, a place that logs is found uninteresting, and by another thread at any time.
+        let deaf = tracing_subscriber::fmt().with_writer(std::io::sink).finish();
+        let _ = tracing::subscriber::set_global_default(deaf);
         let lines = Lines::default();
         let to = lines.clone();
         let log = tracing_subscriber::fmt().json().with_max_level(tracing::Level::INFO);
