@@ -17,7 +17,7 @@
 
 #![cfg_attr(
     not(feature = "daemon"),
-    allow(dead_code, unused_imports, reason = "what only the shell asks for is not used by the core alone")
+    allow(dead_code, reason = "what only the shell asks for is not used by the core alone")
 )]
 
 pub mod cache;

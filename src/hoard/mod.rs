@@ -19,5 +19,6 @@ mod pin;
 mod walk;
 pub mod wish;
 
+#[cfg(feature = "daemon")]
 pub(crate) use pin::Measured;
 pub use walk::{Hoard, Missing, Report};
