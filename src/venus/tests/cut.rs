@@ -14,6 +14,11 @@ use crate::{error::Error, venus::face::NodeKind};
 const DEEDS: [&str; 9] =
     ["mkdir", "create", "create large", "write", "write large", "remove", "rename", "replace", "chmod"];
 
+/// Of two deeds a sparser sample: every so many calls, or as CODA_CUT_EVERY says.
+fn sparse() -> u64 {
+    std::env::var("CODA_CUT_EVERY").ok().and_then(|every| every.parse().ok()).unwrap_or(31)
+}
+
 /// Contents that no server can be asked for.
 const NOT_HERE: &str = "not here";
 
@@ -62,44 +67,68 @@ async fn state(a: &Client) -> Vec<String> {
     lines
 }
 
+/// What is done, and during which deed the database goes dead.
+#[derive(Clone, Copy)]
+struct Case<'a> {
+    /// No server is in reach.
+    apart: bool,
+    /// Done and answered before.
+    first: Option<&'a str>,
+    deed: &'a str,
+}
+
+impl Case<'_> {
+    async fn begin(&self, world: &Arc<World>, a: &Client) {
+        if self.apart {
+            world.kill(1);
+        }
+        if let Some(first) = self.first {
+            perform(a, first).await.unwrap();
+        }
+    }
+}
+
 /// The states that a deed may leave: nothing done, all of it; and of a file that is made and written, the empty one.
-async fn allowed(apart: bool, deed: &str) -> (Vec<Vec<String>>, Vec<String>) {
+/// Nothing where it cannot be done.
+async fn allowed(case: Case<'_>) -> Option<(Vec<Vec<String>>, Vec<String>)> {
+    let Case { apart, first, deed } = case;
     let (world, a) = start().await;
+    case.begin(&world, &a).await;
     let mut allowed = vec![state(&a).await];
     if deed.starts_with("create") {
+        if a.stat("new").await.is_ok() {
+            return None;
+        }
         let opened = a.open("new", WRITE).await.unwrap();
         a.close(opened).await.unwrap();
         allowed.push(state(&a).await);
         a.unlink("new").await.unwrap();
     }
-    if apart {
-        world.kill(1);
-    }
-    perform(&a, deed).await.unwrap();
+    perform(&a, deed).await.ok()?;
     let done = state(&a).await;
     allowed.push(done.clone());
     // Whoever dies while a file is written finds what was written in the spool, and has what it was before from the
     // servers.
-    if apart && deed.starts_with("write") {
+    if apart && deed.starts_with("write") && !first.is_some_and(|first| first.starts_with("write")) {
         let written =
             |line: &String| if line.starts_with("f ") { format!("f 644 {NOT_HERE}") } else { line.clone() };
         allowed.push(done.iter().map(written).collect());
     }
-    (allowed, done)
+    Some((allowed, done))
 }
 
 /// The database goes dead after so many calls; the next life begins on what is left. Answers whether it went.
-async fn survives(apart: bool, deed: &str, calls: u64, allowed: &(Vec<Vec<String>>, Vec<String>)) -> bool {
-    let case = format!("{deed}, {}, cut after {calls} calls", if apart { "apart" } else { "connected" });
+async fn survives(what: Case<'_>, calls: u64, allowed: &(Vec<Vec<String>>, Vec<String>)) -> bool {
+    let Case { apart, first, deed } = what;
+    let case =
+        format!("{first:?}, {deed}, {}, cut after {calls} calls", if apart { "apart" } else { "connected" });
     let (world, a) = start().await;
     // Databases are watched from when they are opened.
     let disk = Disk::new(&world.crashed_dir(&a, "watched"));
     drop(a);
     let a = world.client("watched");
     state(&a).await;
-    if apart {
-        world.kill(1);
-    }
+    what.begin(&world, &a).await;
     disk.cut_after(calls);
     let answered = perform(&a, deed).await.is_ok();
     let cut = disk.is_dead();
@@ -128,11 +157,12 @@ async fn survives(apart: bool, deed: &str, calls: u64, allowed: &(Vec<Vec<String
 }
 
 /// A sample: every `step`th call, from another one for each deed.
-async fn all(apart: bool, step: u64) {
+async fn all(apart: bool, first: Option<&str>, step: u64) {
     for deed in DEEDS {
-        let allowed = allowed(apart, deed).await;
-        let mut calls = deed.len() as u64 % step;
-        while survives(apart, deed, calls, &allowed).await {
+        let case = Case { apart, first, deed };
+        let Some(allowed) = allowed(case).await else { continue };
+        let mut calls = (deed.len() + first.map_or(0, str::len)) as u64 % step;
+        while survives(case, calls, &allowed).await {
             calls += step;
         }
     }
@@ -140,10 +170,24 @@ async fn all(apart: bool, step: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn a_database_that_dies_at_any_call_while_apart_leaves_what_was_answered() {
-    all(true, 19).await;
+    all(true, None, 19).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_database_that_dies_at_any_call_while_connected_leaves_what_was_answered() {
-    all(false, 37).await;
+    all(false, None, 37).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_does_one_that_dies_during_the_second_of_two_deeds_apart() {
+    for first in DEEDS {
+        all(true, Some(first), sparse()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_does_one_that_dies_during_the_second_of_two_deeds_connected() {
+    for first in DEEDS {
+        all(false, Some(first), sparse()).await;
+    }
 }
