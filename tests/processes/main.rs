@@ -12,4 +12,5 @@ mod killed;
 mod net;
 mod partitions;
 mod servers;
+mod silent;
 mod world;

@@ -38,6 +38,12 @@ impl Net {
         self.rules(&rules).expect("it was possible before");
     }
 
+    /// No packet to or from these ports arrives.
+    pub fn silence(&self, ports: &[u16]) {
+        let drop = |port: &u16| format!("udp dport {port} drop; udp sport {port} drop;");
+        self.rules(&ports.iter().map(drop).collect::<String>()).expect("it was possible before");
+    }
+
     /// All packets arrive again.
     pub fn heal(&self) {
         self.rules("").expect("it was possible before");

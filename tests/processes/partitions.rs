@@ -16,11 +16,6 @@ fn believed(world: &World) -> Vec<String> {
     servers.iter().map(|server| server["state"].as_str().unwrap().to_owned()).collect()
 }
 
-fn port(world: &World, server: u8) -> u16 {
-    let file = world.room.state().join(format!("server{server}/port"));
-    fs::read_to_string(file).unwrap().trim().parse().unwrap()
-}
-
 fn write(path: PathBuf) -> Duration {
     let (done, took) = timed(|| fs::write(&path, "x"));
     done.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -36,7 +31,7 @@ fn a_server_behind_a_silent_firewall_dies_once_and_lossy_lines_kill_nobody() {
     write(world.path("before"));
     assert_eq!(believed(&world), ["up", "up", "up"]);
 
-    net.lose(100, port(&world, 3));
+    net.lose(100, world.port(3));
     let (writers, stall) = timed(|| {
         std::thread::scope(|scope| {
             let writer = |n: u64| {
@@ -60,7 +55,7 @@ fn a_server_behind_a_silent_firewall_dies_once_and_lossy_lines_kill_nobody() {
     });
 
     for server in 1..=3 {
-        net.lose(30, port(&world, server));
+        net.lose(30, world.port(server));
         for n in 0..8 {
             write(world.path(&format!("lossy-{server}-{n}")));
         }

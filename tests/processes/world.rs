@@ -208,6 +208,12 @@ impl World {
         fs::read_to_string(self.room.dir.path().join(format!("{name}.log"))).unwrap_or_default()
     }
 
+    /// Where a server listens.
+    pub fn port(&self, server: u8) -> u16 {
+        let file = self.room.state().join(format!("server{server}/port"));
+        fs::read_to_string(file).unwrap().trim().parse().unwrap()
+    }
+
     /// A path in the realm's volume `home`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.room.mount().join("demo/home").join(name)
