@@ -1,10 +1,6 @@
 //! Apply: the one mutation call.
 
-use std::{
-    cmp::Ordering,
-    collections::BTreeSet,
-    sync::{Arc, OnceLock},
-};
+use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
 
 use coda_proto::{
     APPLY_BYTES, APPLY_RECORDS, Author, Code, Contents, Dot, Fid, Op, Record, Refusal, Status, VolumeId,
@@ -64,17 +60,12 @@ impl Server {
             epoch,
         };
         let sessions = self.sessions().clone();
-        let (named, relisted) = (touched.clone(), Arc::new(OnceLock::new()));
-        let also = relisted.clone();
+        let named = touched.clone();
         let dots: Vec<Dot> = work.records.iter().map(|record| record.dot).collect();
         let applied = volume
             .write(
                 move |txn| work.run(txn),
-                move |done| {
-                    sessions.break_promises(id, &done.changed, (caller.session, &named));
-                    let unnamed: BTreeSet<Fid> = done.changed.difference(&named).copied().collect();
-                    also.set(unnamed).expect("told once");
-                },
+                move |done| sessions.break_promises(id, &done.changed, (caller.session, &named)),
             )
             .await;
         match &applied {
@@ -92,10 +83,9 @@ impl Server {
             }
             _ => {}
         }
-        let applied = applied?;
+        let (applied, mut news) = applied?;
         // Also those of earlier attempts: a repeated record breaks nothing, and its answer promises the same.
-        let mut news = touched;
-        news.extend(relisted.get().into_iter().flatten());
+        news.extend(touched);
         let outstanding = self.sessions().outstanding(&news, caller.session);
         self.sessions().acknowledged(outstanding).await;
         plain(Body::Applied(applied))
@@ -177,7 +167,8 @@ struct Work {
 }
 
 impl Work {
-    fn run(self, txn: &mut Txn<'_>) -> Result<wire::Applied, Refusal> {
+    /// Answers what the client is told, and all that changed.
+    fn run(self, txn: &mut Txn<'_>) -> Result<(wire::Applied, BTreeSet<Fid>), Refusal> {
         // Again, now that this is its turn: a member that learned meanwhile that it leaves, and said how far
         // its replica has come, must not go further.
         self.server.check_epoch(txn.volume, self.epoch)?;
@@ -206,8 +197,9 @@ impl Work {
             }
         }
         // Where the tree rule changed more than the records name, the client's stamp stays where it is.
-        let all_named = txn.changed().is_subset(&self.touched);
-        Ok(wire::Applied { statuses, before: all_named.then_some(before), after: Some(stamp(txn)) })
+        let changed = txn.changed().clone();
+        let before = Some(before).filter(|_| changed.is_subset(&self.touched));
+        Ok((wire::Applied { statuses, before, after: Some(stamp(txn)) }, changed))
     }
 
     /// Whether all of it was done before: its answer was lost.
