@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use coda_proto::{
-    Author, Base, Code, Fid, INLINE_LIMIT, Kind, Op, Record, Refusal, ServerId, VolumeId,
-    merge::{self, ApplyError, Head, Joined, ObjectState, Replica as _},
+    Author, Fid, INLINE_LIMIT, Kind, Refusal, ServerId, VolumeId,
+    merge::{self, Head, Joined, ObjectState, Replica as _},
     planted::{Bug, planted},
     wire::{self, request, response},
 };
 use tokio::time::Instant;
 
-use super::{SILENCE, contents::Fetched, serve::doubt};
+use super::{SILENCE, contents::Fetched, listings::renew, serve::doubt};
 use crate::{
     env::PeerError,
     server::Server,
@@ -457,36 +457,4 @@ pub(crate) fn fill(
         }
     }
     Ok(())
-}
-
-/// Gives a directory a new version: its listing changed by what happened to objects elsewhere, and a client
-/// that was away could not tell.
-pub(crate) fn renew(txn: &mut Txn<'_>, volume: &Volume, dir: Fid) -> Result<(), Refusal> {
-    let Some(head) = txn.head(dir)? else { return Ok(()) };
-    if head.past.is_empty() {
-        return Ok(());
-    }
-    let own = volume.meetings.author();
-    let retired = txn.retired(own)?.is_some();
-    let dot = volume.meetings.next_dot(|author| retired && author == own, || volume.env().random());
-    let record = Record {
-        dot,
-        lamport: head.lamport().max(txn.listing_lamport(dir)?) + 1,
-        time: head.mtime(),
-        changed: head.ctime().saturating_add(1),
-        bases: vec![Base { fid: dir, past: head.past }],
-        logged: true,
-        host: String::new(),
-        op: Op::SetAttr { fid: dir, mode: None, owner: None, group: None, mtime: None, atime: None },
-    };
-    match merge::apply(txn, &record) {
-        Ok(_) => {
-            volume.meetings.changed([record.dot]);
-            Ok(())
-        }
-        // A directory that does not show needs no version.
-        Err(ApplyError::Refused(Refusal { code: Code::Gone, .. })) => Ok(()),
-        Err(ApplyError::Refused(refusal)) => Err(refusal),
-        Err(ApplyError::Store(error)) => Err(error.into()),
-    }
 }

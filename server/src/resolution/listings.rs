@@ -1,12 +1,18 @@
-//! What a replica that is filled in many transactions did to the listings of directories.
+//! A directory whose listing changed although its past did not gets a new version: by a join (`Joined::relisted`), or by
+//! a record that brings back what was removed.
 //!
-//! A directory whose listing changed although its past did not gets a new version (`Joined::relisted`). In one
-//! transaction a directory comes with its children; in many they come one after the other, and until all of them are
-//! in, nobody can tell which of the two it is. Nobody is served by such a replica meanwhile.
+//! In one transaction a directory comes with its children. Where a replica is filled in many they come one after the
+//! other, and until all of them are in, nobody can tell which of the two it is. Nobody is served by such a replica
+//! meanwhile.
 
 use std::collections::BTreeSet;
 
-use coda_proto::{Fid, merge::Joined};
+use coda_proto::{
+    Base, Code, Fid, Op, Record, Refusal,
+    merge::{self, ApplyError, Joined, Replica as _},
+};
+
+use crate::{store::Txn, volume::Volume};
 
 /// Directories, so far.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +35,38 @@ impl Listings {
     /// Which of them need a new version, as far as is known.
     pub(super) fn relisted(&self) -> Vec<Fid> {
         self.relisted.difference(&self.renewed).copied().collect()
+    }
+}
+
+/// Gives a directory a new version: its listing changed by what happened to objects elsewhere, and a client
+/// that was away could not tell.
+pub(crate) fn renew(txn: &mut Txn<'_>, volume: &Volume, dir: Fid) -> Result<(), Refusal> {
+    let Some(head) = txn.head(dir)? else { return Ok(()) };
+    if head.past.is_empty() {
+        return Ok(());
+    }
+    let own = volume.meetings.author();
+    let retired = txn.retired(own)?.is_some();
+    let dot = volume.meetings.next_dot(|author| retired && author == own, || volume.env().random());
+    let record = Record {
+        dot,
+        lamport: head.lamport().max(txn.listing_lamport(dir)?) + 1,
+        time: head.mtime(),
+        changed: head.ctime().saturating_add(1),
+        bases: vec![Base { fid: dir, past: head.past }],
+        logged: true,
+        host: String::new(),
+        op: Op::SetAttr { fid: dir, mode: None, owner: None, group: None, mtime: None, atime: None },
+    };
+    match merge::apply(txn, &record) {
+        Ok(_) => {
+            volume.meetings.changed([record.dot]);
+            Ok(())
+        }
+        // A directory that does not show needs no version.
+        Err(ApplyError::Refused(Refusal { code: Code::Gone, .. })) => Ok(()),
+        Err(ApplyError::Refused(refusal)) => Err(refusal),
+        Err(ApplyError::Store(error)) => Err(error.into()),
     }
 }
 

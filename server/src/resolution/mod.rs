@@ -38,7 +38,8 @@ use tokio::{
 use crate::{server::Server, volume::Volume};
 pub(crate) use contents::Fetched;
 use exchange::Failure;
-pub(crate) use exchange::{fill, renew};
+pub(crate) use exchange::fill;
+pub(crate) use listings::renew;
 use schedule::Schedule;
 
 /// Silence of a peer after which a meeting is broken off.
