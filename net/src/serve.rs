@@ -247,11 +247,7 @@ async fn patiently<T>(
     life: &Life,
     work: impl Future<Output = Result<T, Broken>>,
 ) -> Result<T, Broken> {
-    tokio::select! {
-        biased;
-        done = work => done,
-        () = life.silent_for(peer.limits.patience) => Err(Broken::Abandoned),
-    }
+    unless(life.silent_for(peer.limits.patience), work).await
 }
 
 /// Gives up when others wait for room and this peer keeps its own by being slow.
@@ -260,10 +256,17 @@ async fn promptly<T>(
     life: &Life,
     work: impl Future<Output = Result<T, Broken>>,
 ) -> Result<T, Broken> {
+    unless(peer.memory.is_wanted_from(life, peer.limits.patience), work).await
+}
+
+async fn unless<T>(
+    ends: impl Future<Output = ()>,
+    work: impl Future<Output = Result<T, Broken>>,
+) -> Result<T, Broken> {
     tokio::select! {
         biased;
         done = work => done,
-        () = peer.memory.is_wanted_from(life, peer.limits.patience) => Err(Broken::Abandoned),
+        () = ends => Err(Broken::Abandoned),
     }
 }
 
