@@ -7,8 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::CString,
     fs, io,
-    io::Write,
-    os::{fd::IntoRawFd, unix::ffi::OsStrExt, unix::fs::MetadataExt},
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,6 +24,7 @@ use crate::{
     line::Line,
     realm::{Programs, Realm},
     wait::{Stretch, until},
+    writer::whole,
 };
 
 /// Which programs.
@@ -112,7 +112,9 @@ impl Play<'_, '_> {
             Step::Write(client, name) => {
                 if self.read(client, name)?.is_some_and(|shown| shown.len() < 2) {
                     self.next += 1;
-                    let wrote = write(&self.own(client).join(name), self.next);
+                    // Some are too long for their records.
+                    let lines = if self.next.is_multiple_of(3) { 3_000 } else { 1 };
+                    let wrote = whole(&self.own(client).join(name), &contents(self.next, lines));
                     self.seen.push(Seen::Wrote(client, name, self.next, wrote.is_ok()));
                 }
             }
@@ -241,17 +243,6 @@ fn shown(dir: &Path, name: &str) -> anyhow::Result<Option<BTreeSet<usize>>> {
         }
     }
     Ok(Some(shown))
-}
-
-/// Writes a file and closes it, with what close says. Some are too long for their records.
-fn write(path: &Path, id: usize) -> io::Result<()> {
-    let mut file = fs::File::create(path)?;
-    file.write_all(&contents(id, if id.is_multiple_of(3) { 3_000 } else { 1 }))?;
-    // SAFETY: the descriptor was ours alone, and nobody uses it afterwards.
-    match unsafe { libc::close(file.into_raw_fd()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// Renames to a name that must be new.

@@ -146,7 +146,7 @@ pub fn write(dir: PathBuf, seed: u64, stop: Arc<AtomicBool>) -> Promises {
 }
 
 /// Writes a file and closes it, with what close says.
-fn whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::File::create(path)?;
     file.write_all(bytes)?;
     // SAFETY: the descriptor was ours alone, and nobody uses it afterwards.
