@@ -101,7 +101,7 @@ impl Core {
             {
                 // Others may know what one of them tells wrong.
                 if let Err(error) = told.take(server, formers) {
-                    tracing::debug!(fid = %file.fid, %server, %error, "what it says of former versions");
+                    tracing::debug!(realm = self.realm_field(file.realm), fid = %file.fid, %server, %error, "what it says of former versions");
                 }
             }
         }
@@ -145,7 +145,9 @@ impl Core {
         for server in servers {
             match self.former_bytes(file, realm, version, *server).await {
                 Ok(whole) => bytes = whole,
-                Err(error) => tracing::debug!(fid = %file.fid, %server, %error, "a former version"),
+                Err(error) => {
+                    tracing::debug!(realm = self.realm_field(file.realm), fid = %file.fid, %server, %error, "a former version")
+                }
             }
             if bytes.len() as u64 == version.length && blake3::hash(&bytes).as_bytes() == &version.hash {
                 let scratch = self.scratch()?;

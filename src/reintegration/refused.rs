@@ -174,7 +174,10 @@ impl Core {
         });
         match copied {
             Ok(copy) => self.spool(id, copy),
-            Err(error) => tracing::error!(fid = %id.fid, container, %error, "contents could not be spooled"),
+            Err(error) => {
+                let realm = self.realm_field(id.realm);
+                tracing::error!(realm, fid = %id.fid, container, %error, "contents could not be spooled")
+            }
         }
     }
 
