@@ -37,6 +37,15 @@ async fn written_again(a: &mut Client, dir: Fid, name: &str) -> (Fid, Dot) {
     (file, before)
 }
 
+/// A directory that only administrators may read, and such a file in it.
+async fn written_again_in_a_closed_directory(admin: &mut Client) -> (Fid, Fid, Dot) {
+    let root = admin.root();
+    let dir = admin.mkdir(root, "closed").await.unwrap();
+    admin.run(Op::SetAcl { fid: dir, acl: acl(Rights(0)) }).await.unwrap();
+    let (file, before) = written_again(admin, dir, "f").await;
+    (dir, file, before)
+}
+
 fn acl(any: Rights) -> Acl {
     Acl::root(any)
 }
@@ -46,10 +55,7 @@ async fn what_a_file_was_before_its_directory_was_opened_is_told_to_nobody() {
     let place = Place::new(Rights::ALL);
     let server = place.open();
     let (mut admin, any) = (Client::admin(&server, place.home), Client::new(&server, place.home, 1));
-    let root = admin.root();
-    let dir = admin.mkdir(root, "closed").await.unwrap();
-    admin.run(Op::SetAcl { fid: dir, acl: acl(Rights(0)) }).await.unwrap();
-    let (file, before) = written_again(&mut admin, dir, "f").await;
+    let (dir, file, before) = written_again_in_a_closed_directory(&mut admin).await;
     assert_eq!(code(fetch(&any, file, before).await), Code::Access);
     // Rights of another kind open nothing, and neither does what takes rights away.
     admin.run(Op::SetAcl { fid: dir, acl: acl(Rights::LOOKUP) }).await.unwrap();
@@ -67,10 +73,8 @@ async fn what_a_file_was_before_it_moved_to_another_directory_is_told_to_nobody(
     let place = Place::new(Rights::ALL);
     let server = place.open();
     let (mut admin, any) = (Client::admin(&server, place.home), Client::new(&server, place.home, 1));
+    let (dir, file, before) = written_again_in_a_closed_directory(&mut admin).await;
     let root = admin.root();
-    let dir = admin.mkdir(root, "closed").await.unwrap();
-    admin.run(Op::SetAcl { fid: dir, acl: acl(Rights(0)) }).await.unwrap();
-    let (file, before) = written_again(&mut admin, dir, "f").await;
     let rename = |from, from_name: &str, to, to_name: &str| Op::Rename {
         from,
         from_name: from_name.into(),
