@@ -18,6 +18,8 @@ use crate::{resolution::SILENCE, server::Server, store::Due, volume::Volume};
 
 /// What a file was is kept for so long: it is for whoever was away meanwhile.
 const FORMER: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Where less of the disk is free than one of so many, nothing is kept of what was removed.
+const SPARE: u64 = 20;
 /// Tombstones looked at in one transaction: while it runs nobody else writes.
 const AT_ONCE: u32 = 5000;
 
@@ -34,6 +36,9 @@ impl Server {
         let (limits, now) = (self.config().limits, self.env().now());
         let before = now.saturating_sub(FORMER.as_nanos() as i64);
         while volume.write(move |txn| Ok(txn.forget_formers(before, now)?), |_| {}).await? {}
+        let space = volume.store().space()?;
+        let needed = space.free < space.size / SPARE;
+        while volume.write(move |txn| Ok(txn.thin_remains(needed)?), |_| {}).await? {}
         let age = i64::try_from(limits.tombstone_age.as_nanos()).unwrap_or(i64::MAX);
         loop {
             let due = Due {
@@ -50,6 +55,14 @@ impl Server {
                 return Ok(());
             }
         }
+    }
+
+    /// The disk is full: what removed files held goes, of all volumes.
+    pub(crate) async fn give_up_remains(&self) -> Result<(), Refusal> {
+        for volume in self.volumes().into_values() {
+            while volume.write(|txn| Ok(txn.thin_remains(true)?), |_| {}).await? {}
+        }
+        Ok(())
     }
 
     /// Every other member includes this replica's state up to this change_seq.

@@ -158,15 +158,8 @@ impl Actor {
     }
 
     /// Reads a name when everything is healed and quiet. `owned`: one client writes it, and its user knows
-    /// exactly what must be there. `agreed`: the servers do, so that nothing may be out of reach any more, but for what
-    /// is `hollow` at all of them.
-    pub async fn read_at_the_end(
-        &self,
-        name: &str,
-        owned: bool,
-        agreed: bool,
-        hollow: &std::collections::BTreeSet<coda_proto::Fid>,
-    ) {
+    /// exactly what must be there. `agreed`: the servers do, so that nothing may be out of reach any more.
+    pub async fn read_at_the_end(&self, name: &str, owned: bool, agreed: bool) {
         let begun = self.trace.time();
         let result = self.look(name).await;
         self.said(&format!("at the end, {name}"), &result.as_ref().map(|seen| &seen.value));
@@ -188,9 +181,6 @@ impl Actor {
             Err(Error::NotFound(_)) => self.judge(name, Value::Absent, view),
             Err(Error::Conflict(_)) if conflict => {}
             Err(Error::Conflict(_) | Error::Busy(_)) if !agreed => {}
-            Err(Error::Busy(what)) if hollow.iter().any(|fid| fid.to_string() == what) => {
-                self.trace.say(format_args!("known, and wrong: nobody has the contents of {name}, {what}"));
-            }
             Err(error) => self.accuse(format!("at the end, {name}: {error}")),
         }
     }

@@ -3,9 +3,9 @@
 //! Where removals are forgotten and pasts folded, each member does that for itself: then what is left of removals is not
 //! compared, nor what has no place any more, and of two pasts only whether each includes the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use coda_proto::{Author, Fid, Past, ServerId, merge::Tombstone};
+use coda_proto::{Author, Fid, Past, ServerId};
 use coda_server::Server;
 
 /// One object at one replica: its past, and everything that the past governs, as text.
@@ -82,33 +82,6 @@ pub fn hashes(servers: &[&Server]) -> Result<Vec<[u8; 32]>, String> {
         }
     }
     Ok(all)
-}
-
-/// Files that some new name, given apart, brought back after all members had dropped what they were, since whoever removed
-/// them had seen it: nobody can read them. That is known, and wrong (docs/status.md); nothing else excuses a file that
-/// cannot be read.
-pub fn hollow(servers: &[&Server]) -> Result<BTreeSet<Fid>, String> {
-    let (mut hollow, mut whole) = (BTreeSet::new(), BTreeSet::new());
-    for server in servers {
-        for volume in server.volumes().values() {
-            let found = volume.read(|view| {
-                for (_, fid) in view.changed_since(0, u32::MAX)? {
-                    let tombstones = view.tombstones_of(fid)?;
-                    for sibling in view.head(fid)?.map(|head| head.siblings).unwrap_or_default() {
-                        let removed = |t: &Tombstone| !t.rename && t.seen.covers(sibling.dot);
-                        match view.content(fid, sibling.dot)? {
-                            None if tombstones.iter().any(removed) => hollow.insert((fid, sibling.dot)),
-                            None => false,
-                            Some(_) => whole.insert((fid, sibling.dot)),
-                        };
-                    }
-                }
-                Ok(())
-            });
-            found.map_err(|refusal| format!("server {}: {refusal}", server.id()))?;
-        }
-    }
-    Ok(hollow.difference(&whole).map(|(fid, _)| *fid).collect())
 }
 
 /// What every replica included when it was last looked at, and which replica that was.

@@ -470,10 +470,9 @@ pub(crate) fn check_store(world: &World, at: usize) {
 async fn read_all(world: &World, actor: &Actor) {
     let everybodys: Vec<String> = (0..world.clients.len()).flat_map(private).collect();
     let shared: Vec<String> = SHARED.iter().map(|name| name.to_string()).collect();
-    let hollow = oracle::hollow(&lives(world)).unwrap_or_default();
     for (names, owned) in [(everybodys, true), (shared, false)] {
         for name in names {
-            actor.read_at_the_end(&name, owned, world.resolves, &hollow).await;
+            actor.read_at_the_end(&name, owned, world.resolves).await;
         }
     }
     if world.resolves {

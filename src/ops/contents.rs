@@ -7,7 +7,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use coda_proto::{Code, Fid, Kind, Sibling, Status, wire};
+use coda_proto::{Code, Dot, Fid, Kind, Sibling, Status, wire};
 use futures::{StreamExt, stream};
 
 use super::{Core, Result, locked, unexpected};
@@ -26,6 +26,9 @@ const PIECE: u64 = 1 << 20;
 const IN_FLIGHT: usize = 4;
 /// Attempts to fetch a file that changes meanwhile.
 const ATTEMPTS: usize = 5;
+/// What is said of a file of which the servers hold that it is, and none holds what is in it.
+const NOWHERE: &str = "none of its servers has its contents: they had been given up, as it was removed, when it got this \
+     name; remove the name, or store the file anew";
 /// Files up to this size are brought in along with their siblings.
 const SMALL: u64 = 64 * 1024;
 /// Bytes and files brought in along, at most.
@@ -86,6 +89,7 @@ impl Core {
 
     /// A file with the contents that show, for a caller that holds its lock.
     pub(crate) async fn contents_held(&self, id: ObjectId) -> Result<View> {
+        let mut lacking = Vec::new();
         for attempt in 0..ATTEMPTS {
             let view = self.current_held(id, Vec::new()).await?;
             if view.row.has_contents() || view.gone {
@@ -111,9 +115,22 @@ impl Core {
             if !self.fetch(id, &view, &sibling).await? {
                 // The version is no longer there: ask what is.
                 self.cache.demote(id)?;
+                lacking.push(sibling.dot);
             }
         }
-        Err(Error::Busy(id.fid.to_string()))
+        self.lacks(id, &lacking).await
+    }
+
+    /// Why a file cannot be read whose versions were asked for in vain. All the time the same one, and every member could
+    /// be asked: then it is nowhere.
+    async fn lacks(&self, id: ObjectId, versions: &[Dot]) -> Result<View> {
+        let (realm, group) = self.group(id).await?;
+        let all = self.peers.live(&realm, &group).len() == group.members.len();
+        let same = versions.len() == ATTEMPTS && versions.windows(2).all(|two| two[0] == two[1]);
+        match all && same {
+            true => Err(Error::Io(self.shown(id), NOWHERE.to_owned())),
+            false => Err(Error::Busy(id.fid.to_string())),
+        }
     }
 
     /// Fetches one version; answers false where the members no longer have it.

@@ -75,7 +75,15 @@ impl Server {
             return Err(Refusal::new(Code::Invalid, "a piece is bytes, or a bounded number of zeros"));
         }
         let added = Piece { offset: piece.offset, bytes, zeros: piece.zeros };
-        let adding = async { blocking(|| append(&volume, &handle, &upload, &added)) };
+        let adding = async {
+            match blocking(|| append(&volume, &handle, &upload, &added)) {
+                Err(full) if full.code == Code::NoSpace => {
+                    self.give_up_remains().await?;
+                    blocking(|| append(&volume, &handle, &upload, &added))
+                }
+                held => held,
+            }
+        };
         let held = match noting {
             // The row waits for the disk while the bytes do. What no row names is removed at the next start, as
             // long as it is not in its place: the row comes before that.

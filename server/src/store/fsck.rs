@@ -210,6 +210,14 @@ impl Check<'_> {
         if says != kept {
             wrong(format!("{kept} bytes of former contents are kept, and {says} are accounted for"));
         }
+        let (remain, says): (u64, u64) = self.db.query_row(
+            "SELECT (SELECT coalesce(sum(bytes), 0) FROM remains), remains FROM kept",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        if says != remain {
+            wrong(format!("{remain} bytes of removed files are kept, and {says} are accounted for"));
+        }
         Ok(())
     }
 

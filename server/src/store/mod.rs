@@ -19,6 +19,7 @@ pub mod fsck;
 mod lock;
 mod lost;
 mod realm;
+mod remains;
 pub mod repair;
 mod replica;
 mod retired;

@@ -250,8 +250,14 @@ fn copy(source: &Replica, to: &Path) -> Result<(), StoreError> {
     let db = schema::open(&database, &tables::REPLICA, Durability::Process)?;
     // Whom the source met, and what was on its way to it, is not the clone's.
     db.execute_batch("DELETE FROM peer; DELETE FROM incarnation; DELETE FROM upload; DELETE FROM garbage")?;
-    // Nor is what its files were before.
-    db.execute_batch("DELETE FROM former; DELETE FROM seen; UPDATE kept SET bytes = 0")?;
+    // Nor is what its files were before, or what removed ones held.
+    db.execute_batch(
+        "DELETE FROM former; DELETE FROM seen; UPDATE kept SET bytes = 0, remains = 0; \
+         DELETE FROM content WHERE EXISTS (SELECT 1 FROM remains \
+            WHERE remains.vnode = content.vnode AND remains.uniq = content.uniq) AND NOT EXISTS \
+         (SELECT 1 FROM binding WHERE binding.vnode = content.vnode AND binding.uniq = content.uniq); \
+         DELETE FROM remains",
+    )?;
     let containers = Containers::new(to, Durability::Process)?;
     let mut query = db.prepare("SELECT DISTINCT container FROM content WHERE container IS NOT NULL")?;
     for name in query.query_map([], |row| row.get::<_, String>(0))? {

@@ -39,7 +39,7 @@ ALTER TABLE volume ADD COLUMN more BLOB NOT NULL DEFAULT x'';
 /// `meta.db` of one volume replica.
 pub const REPLICA: Schema = Schema {
     application: 0x436f_6456, // "CodV"
-    version: 4,
+    version: 5,
     create: "
 CREATE TABLE volume(
   one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -123,12 +123,17 @@ CREATE TABLE former(
   noticed INTEGER NOT NULL DEFAULT 0, UNIQUE(vnode, uniq, author, seq)) STRICT;
 CREATE INDEX former_container ON former(container) WHERE container IS NOT NULL;
 CREATE INDEX former_age ON former(noticed);
-CREATE TABLE kept(one INTEGER PRIMARY KEY CHECK (one = 1), bytes INTEGER NOT NULL) STRICT;
-INSERT INTO kept VALUES (1, 0);
+CREATE TABLE kept(
+  one INTEGER PRIMARY KEY CHECK (one = 1), bytes INTEGER NOT NULL, remains INTEGER NOT NULL DEFAULT 0) STRICT;
+INSERT INTO kept VALUES (1, 0, 0);
 -- what the authors of versions had seen of their files
 CREATE TABLE seen(
   vnode INTEGER NOT NULL, uniq INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL, past BLOB NOT NULL,
   PRIMARY KEY(vnode, uniq, author, seq)) STRICT, WITHOUT ROWID;
+-- removed files whose contents are kept for whoever brings them back, in the order in which they went
+CREATE TABLE remains(
+  nr INTEGER PRIMARY KEY AUTOINCREMENT, vnode INTEGER NOT NULL, uniq INTEGER NOT NULL, bytes INTEGER NOT NULL,
+  UNIQUE(vnode, uniq)) STRICT;
 ",
     steps: &[
         // Versions of peers' stores could be told apart before, but not followed across their restarts.
@@ -180,6 +185,13 @@ INSERT INTO kept VALUES (1, 0);
 CREATE TABLE seen(
   vnode INTEGER NOT NULL, uniq INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL, past BLOB NOT NULL,
   PRIMARY KEY(vnode, uniq, author, seq)) STRICT, WITHOUT ROWID;
+",
+        // What was removed was gone before.
+        "
+ALTER TABLE kept ADD COLUMN remains INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE remains(
+  nr INTEGER PRIMARY KEY AUTOINCREMENT, vnode INTEGER NOT NULL, uniq INTEGER NOT NULL, bytes INTEGER NOT NULL,
+  UNIQUE(vnode, uniq)) STRICT;
 ",
     ],
 };
@@ -249,6 +261,7 @@ CREATE TABLE peer(server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, seen
                 "writer",
                 "former",
                 "kept",
+                "remains",
                 "seen",
             ]
             .iter()

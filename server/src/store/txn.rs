@@ -119,7 +119,7 @@ impl<'c> Txn<'c> {
     }
 
     /// Forgets the bytes of those siblings of `fid` that `keep` does not want.
-    fn drop_contents(&mut self, fid: Fid, keep: impl Fn(Dot) -> bool) -> Result<(), StoreError> {
+    pub(super) fn drop_contents(&mut self, fid: Fid, keep: impl Fn(Dot) -> bool) -> Result<(), StoreError> {
         let mut query = self
             .view
             .db
@@ -191,8 +191,8 @@ impl<'c> Txn<'c> {
         Ok(())
     }
 
-    /// Notes that every member of an epoch holds this mutation. Once every remove of an object is
-    /// held everywhere, nobody will ask for its bytes.
+    /// Notes that every member of an epoch holds this mutation. Once a removal is held everywhere, only who gives the
+    /// object a name apart will ask for its bytes.
     pub fn held_everywhere(&mut self, dot: Dot) -> Result<(), StoreError> {
         let mut update = self.view.db.prepare_cached(
             "UPDATE tombstone SET everywhere = 1 WHERE author = ?1 AND seq = ?2 RETURNING vnode, uniq",
@@ -204,7 +204,7 @@ impl<'c> Txn<'c> {
             .collect::<Result<BTreeSet<_>, _>>()?;
         for fid in removed {
             if self.bindings_of(fid)?.is_empty() {
-                self.drop_contents(fid, |_| false)?;
+                self.leave_remains(fid)?;
                 self.forget_formers_of(fid)?;
             }
         }
@@ -274,6 +274,7 @@ impl<'c> Txn<'c> {
         let before = self.accounted(fid)?.unwrap_or(0);
         self.row.used = self.row.used.saturating_sub(before);
         self.drop_contents(fid, |_| false)?;
+        self.no_remains(fid)?;
         self.forget_formers_of(fid)?;
         for sql in [
             "DELETE FROM head WHERE vnode = ?1 AND uniq = ?2",

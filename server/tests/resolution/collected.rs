@@ -152,7 +152,7 @@ async fn say_that_all_hold_the_last(by: &Client, clients: &[&Client]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_back_shows_no_contents_that_were_removed_and_that_no_member_has_any_more() {
+async fn what_comes_back_by_a_store_shows_no_contents_that_were_removed() {
     let (cluster, mut one, mut two, fid) = two_with_a_file().await;
     let root = one.root();
     // Somebody writes it apart, and sends that after it was written, removed, and forgotten here.
@@ -171,6 +171,59 @@ async fn what_comes_back_shows_no_contents_that_were_removed_and_that_no_member_
     // Whoever writes it now replaces both.
     everywhere(&mut one, &[&two], store_inline(fid, b"later")).await;
     assert_eq!(head(&two.server, fid).unwrap().siblings.len(), 1);
+    cluster.check_stores();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_by_a_name_given_apart_has_what_it_held() {
+    let (cluster, mut one, mut two, fid) = two_with_a_file().await;
+    let root = one.root();
+    everywhere(&mut one, &[&two], store_inline(fid, b"wanted")).await;
+    // Somebody renames it apart, and sends that after it was removed everywhere.
+    let rename = Op::Rename {
+        from: root,
+        from_name: b"f".to_vec(),
+        to: root,
+        to_name: b"g".to_vec(),
+        fid,
+        replaced: None,
+    };
+    let late = Record { logged: true, ..two.record(rename).await };
+    everywhere(&mut one, &[&two], Op::Remove { parent: root, name: b"f".to_vec(), fid }).await;
+    say_that_all_hold_the_last(&one, &[&one, &two]).await;
+    one.apply(std::slice::from_ref(&late)).await.unwrap();
+    cluster.settle(SOON).await;
+    for client in [&one, &two] {
+        assert_eq!(client.names(root).await, ["g"]);
+        assert_eq!(&client.fetch(fid, 0, 100).await.unwrap()[..], b"wanted");
+    }
+    // It is no removed file any more, however much is removed after it.
+    let volume = cluster.server(1).volume(cluster.home).unwrap();
+    assert!(!volume.write(|txn| Ok(txn.thin_remains(true)?), |_| {}).await.unwrap());
+    assert_eq!(&one.fetch(fid, 0, 100).await.unwrap()[..], b"wanted");
+    assert_eq!(volume.read(|view| Ok(view.remaining()?)).unwrap(), 0);
+    cluster.check_stores();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_removed_files_held_goes_where_the_disk_is_full() {
+    let (cluster, mut one, two, fid) = two_with_a_file().await;
+    let root = one.root();
+    everywhere(&mut one, &[&two], store_inline(fid, b"removed")).await;
+    everywhere(&mut one, &[&two], Op::Remove { parent: root, name: b"f".to_vec(), fid }).await;
+    say_that_all_hold_the_last(&one, &[&one, &two]).await;
+    cluster.settle(SOON).await;
+    let volume = cluster.server(1).volume(cluster.home).unwrap();
+    let remaining = || volume.read(|view| Ok(view.remaining()?)).unwrap();
+    let bytes = vec![7; 200_000];
+    one.upload([3; 16], &bytes, 0, 100_000).await.unwrap();
+    assert_eq!(remaining(), 7);
+    volume.store().set_full(true).unwrap();
+    let full = one.upload([3; 16], &bytes, 100_000, 100_000).await.unwrap_err();
+    assert_eq!(full.code, coda_proto::Code::NoSpace);
+    assert_eq!(remaining(), 0);
+    volume.store().set_full(false).unwrap();
+    assert!(one.upload([3; 16], &bytes, 100_000, 100_000).await.unwrap().complete);
     cluster.check_stores();
 }
 

@@ -1,6 +1,6 @@
 //! Work without servers, and what becomes of it when they are there again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -9,11 +9,11 @@ use crate::{error::Error, venus::face::Face};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn away(world: &std::sync::Arc<World>, servers: u8) {
+fn away(world: &Arc<World>, servers: u8) {
     (1..=servers).for_each(|id| world.kill(id));
 }
 
-fn back(world: &std::sync::Arc<World>, servers: u8) {
+fn back(world: &Arc<World>, servers: u8) {
     (1..=servers).for_each(|id| world.boot(id));
 }
 
@@ -225,6 +225,52 @@ async fn who_was_not_told_that_a_file_came_back_learns_it_afterwards() {
     tokio::time::sleep(SECOND).await;
     assert_eq!(b.ls("").await.unwrap(), ["f", "home"]);
     assert_eq!(b.read("f").await.unwrap(), "new");
+}
+
+/// A file that one renamed apart while another removed it, which all members hold. `given_up`: and what it held is on no
+/// disk any more.
+async fn renamed_apart_and_removed(given_up: bool) -> (Arc<World>, Client) {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    a.write("f", "wanted").await.unwrap();
+    a.venus.peers().disconnect(&[]);
+    a.rename("f", "g").await.unwrap();
+    b.unlink("f").await.unwrap();
+    // It says that all hold it soon, and that is committed with what comes next.
+    tokio::time::sleep(20 * SECOND).await;
+    b.write("next", "x").await.unwrap();
+    for id in [1, 2] {
+        for volume in world.server(id).volumes().into_values() {
+            let give_up = move |txn: &mut coda_server::store::Txn<'_>| {
+                Ok(given_up && txn.remaining()? == 6 && !txn.thin_remains(true)?)
+            };
+            volume.write(give_up, |_| {}).await.unwrap();
+        }
+    }
+    a.venus.peers().reconnect(&[]);
+    a.settled().await;
+    let c = world.client("c");
+    assert_eq!(c.ls("").await.unwrap(), ["g", "home", "next"]);
+    (world, c)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_removed_and_renamed_apart_has_what_it_held() {
+    let (_world, c) = renamed_apart_and_removed(false).await;
+    assert_eq!(c.read("g").await.unwrap(), "wanted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn if_that_was_given_up_it_is_said_and_the_name_can_be_removed_or_written() {
+    let (_world, c) = renamed_apart_and_removed(true).await;
+    let Err(Error::Io(what, why)) = c.read("g").await else { panic!("there is nothing to read") };
+    assert!(what.ends_with("/g") && why.starts_with("none of its servers has its contents"), "{what}: {why}");
+    c.write("g", "anew").await.unwrap();
+    assert_eq!(c.read("g").await.unwrap(), "anew");
+    c.unlink("g").await.unwrap();
+    let (_world, c) = renamed_apart_and_removed(true).await;
+    c.unlink("g").await.unwrap();
+    assert_eq!(c.ls("").await.unwrap(), ["home", "next"]);
 }
 
 #[tokio::test(start_paused = true)]
