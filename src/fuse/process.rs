@@ -2,7 +2,10 @@
 //!
 //! `status` is made by the kernel from memory, without the locks that a process may hold while it waits for us.
 
-use std::fs;
+use std::{
+    fs::File,
+    io::{self, Read as _},
+};
 
 use crate::env::Process;
 
@@ -12,12 +15,19 @@ pub fn process(id: u32) -> Option<Process> {
     if id == 0 {
         return None;
     }
-    let own = parse(&fs::read_to_string(format!("/proc/{id}/status")).ok()?)?;
+    let own = parse(&status(id).ok()?)?;
     match own.leader == id {
         true => Some(own),
         // A thread may be called otherwise than its process.
-        false => parse(&fs::read_to_string(format!("/proc/{}/status", own.leader)).ok()?),
+        false => parse(&status(own.leader).ok()?),
     }
+}
+
+/// The first lines: what is wanted of them comes early, and one call brings them.
+fn status(id: u32) -> io::Result<String> {
+    let mut start = [0; 4096];
+    let length = File::open(format!("/proc/{id}/status"))?.read(&mut start)?;
+    Ok(String::from_utf8_lossy(&start[..length]).into_owned())
 }
 
 fn parse(status: &str) -> Option<Process> {

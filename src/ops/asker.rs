@@ -174,7 +174,8 @@ impl Core {
 
     /// Whether this is done in a rehearsal: no server is to be asked.
     pub(crate) fn rehearses(&self) -> bool {
-        matches!(self.asker(), Asker::Rehearser(_))
+        // Looking somebody up takes longer than all else that a change needs to know.
+        self.askers.rehearsing.load(Ordering::Relaxed) > 0 && matches!(self.asker(), Asker::Rehearser(_))
     }
 
     /// Whether a name is missing in a listing that may have changed meanwhile: then it may be there, and not here.
