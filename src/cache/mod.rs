@@ -489,7 +489,8 @@ impl Ground {
                     let (tick, doubtful) = (self.tick, &mut self.doubtful);
                     let node = self.table.entry(*id).or_insert_with(|| {
                         doubtful.insert(*id);
-                        Node::new(row.clone(), tick)
+                        // It may have been here, and then this use is noted nowhere yet.
+                        Node { used_noted: 0, ..Node::new(row.clone(), tick) }
                     });
                     if std::mem::take(&mut node.gone) {
                         // What comes back is not what was promised.

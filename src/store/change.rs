@@ -110,25 +110,7 @@ impl Store {
 
 fn one(tx: &Connection, edit: &Edit, tick: u64) -> rusqlite::Result<()> {
     match edit {
-        Edit::Put(id, row) => {
-            let parent = ObjectId { realm: id.realm, fid: row.status.parent };
-            tx.prepare_cached(
-                "INSERT INTO object (id, row, container, bytes, writing, used, parent)
-                 VALUES (?, ?, ?, ?, ?, ?, ?)
-                 ON CONFLICT (id) DO UPDATE SET row = excluded.row, container = excluded.container,
-                     bytes = excluded.bytes, writing = excluded.writing, used = excluded.used,
-                     parent = excluded.parent",
-            )?
-            .execute(params![
-                &key(*id)[..],
-                row.encode(),
-                row.data.map(|data| data.container as i64),
-                row.data.map_or(0, |data| data.length as i64),
-                row.writing,
-                tick as i64,
-                &key(parent)[..],
-            ])?;
-        }
+        Edit::Put(id, row) => put(tx, *id, row, tick)?,
         Edit::Drop(id) => {
             tx.prepare_cached("DELETE FROM object WHERE id = ?")?.execute([&key(*id)[..]])?;
             tx.prepare_cached("DELETE FROM entry WHERE dir = ?")?.execute([&key(*id)[..]])?;
@@ -187,5 +169,30 @@ fn one(tx: &Connection, edit: &Edit, tick: u64) -> rusqlite::Result<()> {
             ])?;
         }
     }
+    Ok(())
+}
+
+/// Writes an object's row. An index is written wherever one of its columns is named, changed or not: so only those are named
+/// that change. When the object was used is noted by itself, where it was here before.
+fn put(tx: &Connection, id: ObjectId, row: &Row, tick: u64) -> rusqlite::Result<()> {
+    let parent = key(ObjectId { realm: id.realm, fid: row.status.parent });
+    let container = row.data.map(|data| data.container as i64);
+    let bytes = row.data.map_or(0, |data| data.length as i64);
+    let (id, encoded) = (key(id), row.encode());
+    let placed = params![&id[..], encoded, container, bytes, row.writing, &parent[..]];
+    for same_place in [
+        "UPDATE object SET row = ?2 WHERE id = ?1 AND container IS ?3 AND bytes = ?4 AND writing = ?5 AND parent = ?6",
+        "UPDATE object SET row = ?2, container = ?3, bytes = ?4, writing = ?5 WHERE id = ?1 AND parent = ?6",
+    ] {
+        if tx.prepare_cached(same_place)?.execute(placed)? > 0 {
+            return Ok(());
+        }
+    }
+    tx.prepare_cached(
+        "INSERT INTO object (id, row, container, bytes, writing, parent, used) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (id) DO UPDATE SET row = excluded.row, container = excluded.container,
+             bytes = excluded.bytes, writing = excluded.writing, parent = excluded.parent",
+    )?
+    .execute(params![&id[..], encoded, container, bytes, row.writing, &parent[..], tick as i64])?;
     Ok(())
 }
