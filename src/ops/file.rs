@@ -203,7 +203,16 @@ impl Core {
         open: OpenMode,
         exclusive: bool,
     ) -> Result<Opened> {
-        let birth = Birth { kind: Kind::File, mode: mode & 0o1777, owner: who.uid, target: b"", exclusive };
+        // What is written next goes into a container that is there from the beginning.
+        let scratch = if open.write || open.truncate { Some(self.scratch()?) } else { None };
+        let birth = Birth {
+            kind: Kind::File,
+            mode: mode & 0o1777,
+            owner: who.uid,
+            target: b"",
+            exclusive,
+            container: scratch.as_ref().map(|scratch| scratch.name),
+        };
         let made = self.make(dir, name, birth).await;
         let (id, is_new) = match made {
             Ok(view) => (view.id, true),
@@ -212,6 +221,16 @@ impl Core {
             Err(error) => return Err(error),
         };
         let held = self.cache.locks.hold([id]).await;
+        if let Some(scratch) = scratch
+            && let Some(view) = self.cache.view(id)?
+            && view.row.data.is_some_and(|data| data.container == scratch.name)
+        {
+            let (name, container) = scratch.keep();
+            // Somebody may have found and opened it meanwhile.
+            if view.open.is_none() {
+                self.attach(id, &view, name, Some(container))?;
+            }
+        }
         self.open_held(held, who, id, open, is_new).await
     }
 

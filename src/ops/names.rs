@@ -15,7 +15,7 @@ use crate::{
     error::Error,
     fid::CODA,
     reintegration::{Failure, Seen, Stamp},
-    store::{Change, Edit, Row},
+    store::{Change, Data, Edit, Row},
     venus::face::{Attr, Caller, ObjectId, RenameMode},
 };
 
@@ -32,6 +32,8 @@ pub(crate) struct Birth<'a> {
     pub target: &'a [u8],
     /// One member must agree before the others are asked.
     pub exclusive: bool,
+    /// An empty container for what whoever makes the file is about to write.
+    pub container: Option<u64>,
 }
 
 fn check(dir: ObjectId, name: &[u8]) -> Result<()> {
@@ -155,7 +157,9 @@ impl Core {
             let mut change = Change::default();
             change.push(bind(dir, name, fid, birth.kind, stamp.dot));
             let status = newborn(&parent.row.status, fid, birth, stamp);
-            change.push(Edit::Put(child, Arc::new(Row { complete: is_dir, ..Row::new(status) })));
+            let data = birth.container.map(|container| Data { container, dot: None, length: 0 });
+            let row = Row { complete: is_dir, data, writing: data.is_some(), ..Row::new(status) };
+            change.push(Edit::Put(child, Arc::new(row)));
             change.push(Edit::Put(dir, with_entries(&parent.row, stamp, 1, i64::from(is_dir))));
             (op, change)
         })
@@ -171,6 +175,7 @@ impl Core {
             owner: who.uid,
             target: b"",
             exclusive: true,
+            container: None,
         };
         Ok(self.attr(&self.make(dir, name, birth).await?, who))
     }
@@ -198,7 +203,8 @@ impl Core {
         if target.len() > coda_proto::name::TARGET_LIMIT {
             return Err(Error::NameTooLong(text(name)));
         }
-        let birth = Birth { kind: Kind::Symlink, mode, owner: who.uid, target, exclusive: false };
+        let birth =
+            Birth { kind: Kind::Symlink, mode, owner: who.uid, target, exclusive: false, container: None };
         Ok(self.attr(&self.make(dir, name, birth).await?, who))
     }
 
