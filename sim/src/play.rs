@@ -161,7 +161,10 @@ async fn run(seed: u64, climate: Climate, print: bool, dir: &Path) -> anyhow::Re
     } else {
         tokio::time::sleep(until.saturating_sub(trace.time())).await;
     }
-    finale(&mut world).await?;
+    match tokio::time::timeout(DAY, finale(&mut world)).await {
+        Ok(well) => well?,
+        Err(_) => world.verdicts.accuse(&world.trace, "somebody waits for ever".to_owned()),
+    }
     let violations = world.verdicts.all();
     let operations = world.model.lock().expect("no holder panics").counts();
     Ok(Report { seed, violations, digest: trace.digest(), operations, tail: trace.tail() })
@@ -324,8 +327,16 @@ async fn finale(world: &mut World) -> anyhow::Result<()> {
     for at in 0..world.servers.len() {
         world.set_server_full(at, false);
     }
-    // Nobody dies any more.
+    // Nobody dies any more, but for those who are about to end.
     world.peace.store(true, Ordering::Relaxed);
+    let begun = world.trace.time();
+    while let Some(host) = world.ending() {
+        if world.trace.time() - begun > FAREWELL {
+            world.verdicts.accuse(&world.trace, format!("client {host} was asked to end, and does not"));
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     for slot in &world.servers {
         slot.life.iter().for_each(|(process, _)| process.die_after(u64::MAX));
     }
@@ -373,6 +384,10 @@ fn check_ledger(world: &World) {
     }
 }
 
+/// How long a client may take its leave.
+const FAREWELL: Duration = Duration::from_secs(30);
+/// Nothing lasts so long.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long servers may take to agree when nothing hinders them.
 const QUIET: Duration = Duration::from_secs(300);
 

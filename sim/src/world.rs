@@ -82,6 +82,8 @@ pub struct ClientLife {
     pub actor: Arc<Actor>,
     disk: Disk,
     power: Arc<Mutex<Death>>,
+    /// It was asked to end, and does when it has taken its leave.
+    ending: bool,
 }
 
 /// What servers of a world are like, beyond what all are.
@@ -381,7 +383,7 @@ impl World {
         });
         let working = Arc::clone(&actor);
         process.spawn(Box::pin(async move { working.live(until).await }));
-        self.clients[at].life = Some(ClientLife { process, actor, disk, power });
+        self.clients[at].life = Some(ClientLife { process, actor, disk, power, ending: false });
         Ok(())
     }
 
@@ -397,9 +399,10 @@ impl World {
 
     /// A client ends as one should: it takes leave of the servers, where it reaches them.
     pub fn end_client(&mut self, at: usize) {
-        let slot = &self.clients[at];
-        if let Some(life) = &slot.life {
+        let slot = &mut self.clients[at];
+        if let Some(life) = &mut slot.life {
             self.trace.say(format_args!("client {} is to end", slot.host));
+            life.ending = true;
             let (process, face) = (Arc::downgrade(&life.process), Arc::clone(&life.actor.face));
             life.process.spawn(Box::pin(async move {
                 face.stop().await;
@@ -408,6 +411,14 @@ impl World {
                 }
             }));
         }
+    }
+
+    /// A client that was asked to end and has not.
+    pub fn ending(&self) -> Option<&str> {
+        let ending = |slot: &&ClientSlot| {
+            slot.life.as_ref().is_some_and(|life| life.ending && life.process.is_alive())
+        };
+        self.clients.iter().find(ending).map(|slot| slot.host.as_str())
     }
 
     /// A client's disk fills up, or has room again.
