@@ -390,6 +390,9 @@ const FAREWELL: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long servers may take to agree when nothing hinders them.
 const QUIET: Duration = Duration::from_secs(300);
+/// The same where pasts are folded: each member does that by itself, and the others hear of it when they meet next without
+/// having a reason to.
+const HEARSAY: Duration = Duration::from_secs(1500);
 
 async fn settle(world: &World) {
     // Clients finish what they began; dead servers are probed once a minute.
@@ -410,11 +413,12 @@ async fn settle(world: &World) {
         return;
     }
     let begun = world.trace.time();
+    let quiet = if world.nature.ages { HEARSAY } else { QUIET };
     loop {
         let agreed = oracle::converged(&lives(world), world.nature.ages);
         match agreed {
             Ok(()) => return world.trace.say(format_args!("the servers agree")),
-            Err(difference) if world.trace.time() - begun > QUIET => {
+            Err(difference) if world.trace.time() - begun > quiet => {
                 return world
                     .verdicts
                     .accuse(&world.trace, format!("the servers do not come to agree: {difference}"));
