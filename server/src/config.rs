@@ -43,6 +43,10 @@ pub struct Limits {
     /// How long after an author was retired its entries may be folded. A client that was away for longer and
     /// removes something that was folded meanwhile sees it come back.
     pub fold_age: Duration,
+    /// Bytes of a past that is not worth folding yet. One author takes about twelve.
+    pub past: u32,
+    /// Authors that are not worth folding yet: it is a new version of the object.
+    pub fold_at_least: usize,
     /// Between two rounds in which what is old enough is forgotten, retired and folded.
     pub round: Duration,
 }
@@ -56,6 +60,8 @@ impl Default for Limits {
             tombstone_age: Duration::from_secs(400 * 24 * 3600),
             author_age: Duration::from_secs(400 * 24 * 3600),
             fold_age: Duration::from_secs(30 * 24 * 3600),
+            past: crate::store::LONG,
+            fold_at_least: 4,
             round: Duration::from_secs(3600),
         }
     }

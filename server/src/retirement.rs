@@ -17,6 +17,7 @@ use crate::{
     calls::{Answer, plain, served},
     server::Server,
     session::NOBODY,
+    store::Foldable,
     volume::Volume,
 };
 
@@ -80,11 +81,15 @@ impl Server {
         if retired > 0 {
             tracing::info!(volume = %volume.id, authors = retired, "silent for long, and retired");
         }
-        let stamp = included.min(ago(limits.fold_age).max(0) as u64);
+        let what = Foldable {
+            stamp: included.min(ago(limits.fold_age).max(0) as u64),
+            bytes: limits.past,
+            at_least: limits.fold_at_least,
+        };
         let (mut objects, mut after) = (0, (0, 0));
         loop {
             let (sessions, id) = (self.sessions().clone(), volume.id);
-            let fold = move |txn: &mut crate::store::Txn<'_>| Ok(txn.fold_pasts(stamp, after, AT_ONCE)?);
+            let fold = move |txn: &mut crate::store::Txn<'_>| Ok(txn.fold_pasts(what, after, AT_ONCE)?);
             let folded =
                 volume.write(fold, move |done| sessions.break_promises(id, &done.changed, NOBODY)).await?;
             objects += folded.objects;

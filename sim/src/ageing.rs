@@ -20,6 +20,8 @@ pub fn limits() -> Limits {
         tombstone_age: Duration::from_secs(6),
         author_age: Duration::from_secs(10),
         fold_age: Duration::from_secs(3),
+        past: 0,
+        fold_at_least: 3,
         round: Duration::from_secs(2),
         ..Limits::default()
     }

@@ -144,6 +144,9 @@ impl Account<'_> {
                 false => vec![format!("{} is unknown, and {} is of it", self.fid, self.held[0].dot)],
             };
         };
+        if self.is_reborn(&head.past) {
+            return Vec::new();
+        }
         let mut wrong = Vec::new();
         for record in &self.held {
             if !self.includes(&head.past, record.dot) {
@@ -202,6 +205,20 @@ impl Account<'_> {
         })
     }
 
+    /// Whether it was removed and forgotten whole, and made again by somebody who had never heard that it was made and
+    /// issued that anew. Nothing follows then from what was before.
+    fn is_reborn(&self, past: &Past) -> bool {
+        let makes = |record: &&Record| record.op.creates() == Some(self.fid);
+        let (mut again, mut before) = (false, false);
+        for record in self.records.iter().filter(|record| makes(record)) {
+            match self.includes(past, record.dot) {
+                true => again = true,
+                false => before = true,
+            }
+        }
+        again && before && self.records.iter().any(|record| removes(record, self.fid))
+    }
+
     /// Whether a file has a name, for files that were never renamed or linked.
     fn place(&self, past: &Past, bindings: &[Binding]) -> Option<String> {
         let moves = |record: &&&Record| match &record.op {
@@ -231,7 +248,9 @@ impl Account<'_> {
                 .iter()
                 .filter(unseen)
                 .all(|record| is_held(record) || !self.includes(past, record.dot));
-        let expected = removes.is_empty() || self.held.iter().any(|record| unseen(&record));
+        // Whoever removes what was folded meanwhile, and did not see that, sees it come back.
+        let folded = past.entries().any(|entry| entry.author == Author::ELDERS && entry.seq > 1);
+        let expected = removes.is_empty() || (has_name && folded) || self.held.iter().any(|record| unseen(&record));
         (certain && has_name != expected).then(|| match expected {
             true => format!("{}: has no name, and nobody who knew its last change removed it", self.fid),
             false => format!("{}: has a name, and all who removed it knew its last change", self.fid),

@@ -94,6 +94,10 @@ pub fn replicas_are_sound(servers: &[&Server], known: &mut Pasts, ages: bool) ->
     for server in servers {
         let holding = Holding::of(server, ages)?;
         let realm = server.realm();
+        if ages {
+            // What was forgotten whole may be made again, by somebody who was never answered.
+            known.retain(|(at, fid), _| *at != server.id() || holding.objects.contains_key(fid));
+        }
         for (fid, object) in &holding.objects {
             let (past, text) = (&object.past, &object.text);
             let replica = realm.replica_at(fid.volume, server.id()).map_or(0, |member| member.replica);

@@ -38,7 +38,7 @@ pub use lock::StoreLock;
 pub use lost::{LostRow, StoredRow};
 pub use realm::{Invitation, RealmStore};
 pub use replica::{Batch, NewReplica, Replica, Space, put_away, replica_dir};
-pub use retired::{Folded, Marks, RetiredRow};
+pub use retired::{Foldable, Folded, LONG, Marks, RetiredRow};
 pub use stage::{NOWHERE, Stage, clear_stages};
 pub use txn::Txn;
 pub use view::{Bytes, Content, PeerRow, Place, UploadRow, View, VolumeRow};

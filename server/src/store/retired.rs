@@ -23,11 +23,25 @@ use super::{
     rows::{decode_past, fid, signed, unsigned},
 };
 
-/// Pasts of more bytes are worth folding: about ten authors. The index has the same number.
-const LONG: &str = "SELECT vnode, uniq FROM head WHERE length(past) > 128 AND (vnode, uniq) > (?1, ?2) \
+/// Bytes of a past from which on the index knows it: about ten authors. The index has the same number.
+pub const LONG: u32 = 128;
+/// Pasts of more bytes, by the index.
+const INDEXED: &str = "SELECT vnode, uniq FROM head WHERE length(past) > 128 AND length(past) > ?4 \
+    AND (vnode, uniq) > (?1, ?2) ORDER BY vnode, uniq LIMIT ?3";
+/// The same for fewer bytes.
+const ANY: &str = "SELECT vnode, uniq FROM head WHERE length(past) > ?4 AND (vnode, uniq) > (?1, ?2) \
     ORDER BY vnode, uniq LIMIT ?3";
-/// Fewer authors than this are not worth a new version of an object.
-const WORTH: usize = 4;
+
+/// Which pasts are to be folded.
+#[derive(Clone, Copy, Debug)]
+pub struct Foldable {
+    /// Authors retired up to this stamp.
+    pub stamp: u64,
+    /// Bytes of a past that is too short.
+    pub bytes: u32,
+    /// So many authors of it at least.
+    pub at_least: usize,
+}
 
 /// How far a member has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -257,12 +271,12 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Folds long pasts, as far as authors retired up to `stamp` go, behind the object `after`; looks at `limit`
-    /// objects. Of what has tombstones nothing is folded: they say how far who removed it had seen.
-    pub fn fold_pasts(&mut self, stamp: u64, after: (u32, u64), limit: u32) -> Result<Folded, StoreError> {
-        let mut query = self.db.prepare_cached(LONG)?;
+    /// Folds long pasts behind the object `after`; looks at `limit` objects. Of what has tombstones nothing is folded: they say how far who removed it had seen.
+    pub fn fold_pasts(&mut self, what: Foldable, after: (u32, u64), limit: u32) -> Result<Folded, StoreError> {
+        let long = if what.bytes >= LONG { INDEXED } else { ANY };
+        let mut query = self.db.prepare_cached(long)?;
         let long = query
-            .query_map(params![after.0, signed(after.1), limit], |row| {
+            .query_map(params![after.0, signed(after.1), limit, what.bytes], |row| {
                 Ok(fid(self.volume, row.get(0)?, row.get(1)?))
             })?
             .collect::<Result<Vec<_>, _>>()?;
@@ -275,10 +289,10 @@ impl Txn<'_> {
             let Some(mut head) = self.head(fid)? else { continue };
             let mut upto = Vec::new();
             for entry in head.past.entries() {
-                upto.extend(self.retired(entry.author)?.filter(|retired| *retired <= stamp));
+                upto.extend(self.retired(entry.author)?.filter(|retired| *retired <= what.stamp));
             }
             let Some(last) = upto.iter().max().copied() else { continue };
-            if upto.len() < WORTH || !self.tombstones_of(fid)?.is_empty() {
+            if upto.len() < what.at_least || !self.tombstones_of(fid)?.is_empty() {
                 continue;
             }
             fold(self, &mut head, last)?;
