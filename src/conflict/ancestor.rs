@@ -60,13 +60,24 @@ impl Told {
     }
 
     /// The latest version that the authors of all of these had seen. Nothing where that of one is not known.
+    ///
+    /// Where several are the latest, made apart from each other, none of them is what all began from: against one
+    /// of them, what it changed would look like something that another took back. Then it is what all of those
+    /// were made from.
     fn ancestor(&self, versions: &[Dot]) -> Option<Dot> {
         let saw = |version: &Dot, dot: Dot| self.seen.get(version).is_some_and(|past| past.covers(dot));
         let common = |dot: &Dot| versions.iter().all(|version| saw(version, *dot));
-        let found: Vec<Dot> = self.former.keys().copied().filter(common).collect();
-        let later = |dot: Dot| found.iter().filter(|other| self.former[*other].1.covers(dot)).count();
-        let rank = |dot: &&Dot| (later(**dot), std::cmp::Reverse(self.former[*dot].0.mtime), **dot);
-        found.iter().min_by_key(rank).copied()
+        let mut found: Vec<Dot> = self.former.keys().copied().filter(common).collect();
+        let before = |dot: Dot, later: Dot| self.former[&later].1.covers(dot);
+        loop {
+            let is_latest = |dot: &Dot| !found.iter().any(|other| before(*dot, *other));
+            let latest: Vec<Dot> = found.iter().copied().filter(is_latest).collect();
+            let first = *latest.first()?;
+            if latest.iter().all(|dot| self.former[dot].0.hash == self.former[&first].0.hash) {
+                return Some(first);
+            }
+            found.retain(|dot| latest.iter().all(|later| before(*dot, *later)));
+        }
     }
 }
 
@@ -250,9 +261,18 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_were_made_apart_themselves_the_later_is_taken() {
-        let two = told(vec![former(1, 5, &[]), former(2, 9, &[])], vec![seen(8, &[1, 2]), seen(9, &[1, 2])]);
-        assert_eq!(two.ancestor(&[dot(8), dot(9)]), Some(dot(2)));
+    fn of_two_that_were_made_apart_themselves_it_is_what_both_were_made_from() {
+        let apart = |number: u64| {
+            let mut former = former(number, number as i64, &[1]);
+            former.version.as_mut().unwrap().hash = vec![number as u8; 32].into();
+            former
+        };
+        let both = vec![seen(8, &[1, 2, 3]), seen(9, &[1, 2, 3])];
+        let of = |formers| told(formers, both.clone()).ancestor(&[dot(8), dot(9)]);
+        assert_eq!(of(vec![former(1, 1, &[]), apart(2), apart(3)]), Some(dot(1)));
+        assert_eq!(of(vec![apart(2), apart(3)]), None);
+        // The same was made at both sides.
+        assert_eq!(of(vec![former(1, 1, &[]), former(2, 2, &[1]), former(3, 3, &[1])]), Some(dot(2)));
     }
 
     #[test]

@@ -351,6 +351,16 @@ async fn texts_changed_in_different_places_are_merged_when_somebody_asks_and_tha
 }
 
 #[tokio::test(start_paused = true)]
+async fn texts_are_merged_whole_too_when_a_decision_between_them_was_undone() {
+    let parted = changed_apart("A\n2\n3\n4\n5\n", "1\n2\n3\n4\nB\n").await;
+    resolve(&parted.a, "f", How::Ours).await.unwrap();
+    undo_latest(&parted.a).await;
+    // Both had seen what the decision was between, and neither of that is what both began from.
+    resolve(&parted.world.client("third"), "f", How::Text).await.unwrap();
+    settled(&parted, "A\n2\n3\n4\nB\n").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rule_merges_texts_where_what_they_were_made_from_is_known() {
     let parted = Parted::new();
     parted.a.write(".codamerge", "f text\n").await.unwrap();
