@@ -138,6 +138,10 @@ pub trait Containers: Send + Sync + 'static {
     /// Moves a container out of the cache into the spool, where people find it: `label` becomes part of
     /// its name. Answers where it is.
     fn spool(&self, name: u64, label: &str) -> io::Result<String>;
+    /// Where the spool is, and how many such files lie in it.
+    fn spooled(&self) -> io::Result<(String, u64)> {
+        Ok((String::new(), 0))
+    }
     /// Bytes free on the disk underneath.
     fn free(&self) -> io::Result<u64>;
     /// Makes a file beside the containers survive power loss: what the database has yet to take in.

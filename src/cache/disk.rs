@@ -15,7 +15,10 @@ use std::{
     io,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
-        unix::fs::{FileExt, MetadataExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileExt, MetadataExt},
+        },
     },
     path::{Path, PathBuf},
     sync::{
@@ -81,6 +84,23 @@ impl DiskContainers {
         };
         // SAFETY: the descriptor is new and ours.
         check(fd).map(|fd| unsafe { File::from_raw_fd(fd) })
+    }
+
+    /// Moves a container out of here, on the same disk; what has that name there stays.
+    fn move_to(&self, name: u64, path: &Path) -> io::Result<()> {
+        let (from, to) = (place(name), CString::new(path.as_os_str().as_bytes())?);
+        self.open_at(name, 0)?.sync_all()?;
+        // SAFETY: a valid directory descriptor and two NUL-terminated names.
+        check(unsafe {
+            libc::renameat2(
+                self.held.as_raw_fd(),
+                from.as_ptr(),
+                libc::AT_FDCWD,
+                to.as_ptr(),
+                libc::RENAME_NOREPLACE,
+            )
+        })?;
+        File::from(open_dir(&self.spool)?).sync_all()
     }
 
     /// Gives a container an emptied file; answers whether there was one.
@@ -210,12 +230,28 @@ impl Containers for DiskContainers {
             .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
             .collect();
         let path = self.spool.join(format!("{name}-{label}"));
-        let source = self.open_at(name, 0)?;
-        let target = fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        clone_or_copy(&source, &target)?;
-        target.sync_all()?;
-        self.remove(name)?;
+        // Moved where that is possible: that needs no room on a disk that may be full.
+        if self.move_to(name, &path).is_err() {
+            let source = self.open_at(name, 0)?;
+            let target = fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+            if let Err(error) = clone_or_copy(&source, &target).and_then(|()| target.sync_all()) {
+                let _ = fs::remove_file(&path);
+                return Err(error);
+            }
+            self.remove(name)?;
+        }
         Ok(path.display().to_string())
+    }
+
+    fn spooled(&self) -> io::Result<(String, u64)> {
+        let mut count = 0;
+        for file in fs::read_dir(&self.spool)? {
+            let file = file?;
+            // Whole caches that somebody wanted to be kept lie here, too.
+            count +=
+                u64::from(is_spooled(&file.file_name().to_string_lossy()) && file.file_type()?.is_file());
+        }
+        Ok((self.spool.display().to_string(), count))
     }
 
     fn free(&self) -> io::Result<u64> {
@@ -226,6 +262,11 @@ impl Containers for DiskContainers {
         let stat = unsafe { stat.assume_init() };
         Ok(stat.f_bavail * stat.f_frsize)
     }
+}
+
+/// Whether a file has a name of those that `spool` gives.
+fn is_spooled(name: &str) -> bool {
+    name.split_once('-').is_some_and(|(number, _)| number.parse::<u64>().is_ok())
 }
 
 impl Container for DiskContainer {
@@ -327,5 +368,24 @@ mod tests {
         assert!(place.ends_with("300-home_notes__a"), "{place}");
         assert_eq!(fs::read(place).unwrap(), b"Seven");
         assert_eq!(containers.list().unwrap(), vec![8]);
+    }
+
+    #[test]
+    fn what_goes_to_the_spool_is_moved_where_it_can_be_and_else_copied() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+        for spool in [dir.path().join("s"), elsewhere.path().join("s")] {
+            let containers = DiskContainers::open(&dir.path().join("c"), &spool).unwrap();
+            containers.create(7).unwrap().write_at(0, b"seven").unwrap();
+            let from = fs::metadata(dir.path().join("c/07/7")).unwrap();
+            let to = containers.spool(7, "f").unwrap();
+            assert_eq!(fs::read(&to).unwrap(), b"seven");
+            // On one disk it takes no more room than before: that disk may be full.
+            let same_disk = from.dev() == fs::metadata(&spool).unwrap().dev();
+            assert_eq!(fs::metadata(&to).unwrap().ino() == from.ino(), same_disk);
+            assert!(containers.list().unwrap().is_empty());
+            // Others may put something beside it.
+            fs::create_dir(spool.join("archive-1")).unwrap();
+            assert_eq!(containers.spooled().unwrap(), (spool.display().to_string(), 1));
+        }
     }
 }

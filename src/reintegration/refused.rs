@@ -175,8 +175,9 @@ impl Core {
         match copied {
             Ok(copy) => self.spool(id, copy),
             Err(error) => {
-                let realm = self.realm_field(id.realm);
-                tracing::error!(realm, fid = %id.fid, container, %error, "contents could not be spooled")
+                // There may be no room for a copy: then it is moved, and whoever reads it next fetches it again.
+                tracing::warn!(realm = self.realm_field(id.realm), fid = %id.fid, container, %error, "no copy for the spool");
+                self.spool(id, container);
             }
         }
     }
