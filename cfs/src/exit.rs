@@ -58,7 +58,7 @@ Exit codes:
     2  venus is not running or does not answer
     3  no server of the object can be reached
     4  something uses it, or venus is busy: try again
-    5  changes are not at the servers yet (`cfs flush`)
+    5  changes are not at the servers yet (`cfs flush`, `cfs status`)
   255  the command line is wrong
 With several objects, the first that failed decides. `cfs offline` ends as its command does.
 ";

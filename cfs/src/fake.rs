@@ -225,6 +225,7 @@ impl State {
                         vec![]
                     },
                     volumes,
+                    alone: Some(Alone { records: self.pending, ..Alone::default() }),
                 })
             }
             Request::Whereis { path } => {
@@ -353,10 +354,10 @@ impl State {
             }
             Request::Disconnect { servers } => self.switch(&servers, false)?,
             Request::Reconnect { servers } => self.switch(&servers, true)?,
-            Request::Reintegrate { paths } if paths.is_empty() => {
-                self.answer(Request::Reintegrate { paths: vec![SRC.into()] })?
+            Request::Reintegrate { paths, .. } if paths.is_empty() => {
+                self.answer(Request::Reintegrate { paths: vec![SRC.into()], seconds: None })?
             }
-            Request::Reintegrate { paths } => Reply::Sent(
+            Request::Reintegrate { paths, .. } => Reply::Sent(
                 paths
                     .iter()
                     .map(|path| {
@@ -439,7 +440,9 @@ impl State {
                 return Err(not(&path, FailureKind::Invalid, "not in conflict"));
             }
             Request::WriteDisconnect { .. } => Reply::Done,
-            Request::WriteReconnect { paths } => self.answer(Request::Reintegrate { paths })?,
+            Request::WriteReconnect { paths } => {
+                self.answer(Request::Reintegrate { paths, seconds: None })?
+            }
             Request::Approve { .. } => Reply::Approved(7),
             Request::PurgeLog { .. } => Reply::Purged(std::mem::take(&mut self.pending)),
             Request::CheckpointLog { dir, .. } => {
@@ -472,6 +475,7 @@ impl State {
                             oldest_seconds: 300,
                             left_seconds: (!away).then_some(2),
                             reasons: if away { vec![why.into()] } else { vec![] },
+                            open: vec![],
                             users: vec![PendingUser { uid: 1000, records: self.pending, bytes: 4120 }],
                             lines: vec![
                                 line("create", "/coda/example.org/src/new", 0),

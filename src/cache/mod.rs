@@ -368,6 +368,21 @@ impl Cache {
         };
     }
 
+    /// Files that are open and hold, or may hold, what is stored only when they are closed.
+    pub fn unstored(&self) -> Vec<ObjectId> {
+        let ground = self.ground();
+        let open = ground.table.iter().filter(|(_, node)| !node.gone);
+        let open = open.filter_map(|(id, node)| Some((*id, node.open.clone()?)));
+        let written: Vec<_> =
+            open.filter(|(_, file)| file.state().writers > 0 || file.state().unsaved).collect();
+        drop(ground);
+        // The disk is asked without holding up anybody else.
+        let mut unstored: Vec<_> =
+            written.into_iter().filter(|(_, file)| file.changed()).map(|(id, _)| id).collect();
+        unstored.sort();
+        unstored
+    }
+
     /// A name for a new container, never used before.
     pub fn container_name(&self) -> Result<u64> {
         let mut ground = self.ground();

@@ -1,6 +1,9 @@
 //! What is pending, since when, how much, and why it waits.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use coda_proto::{Fid, Op, Record, VolumeId};
 use tokio::time::Instant;
@@ -86,6 +89,13 @@ impl Core {
         let state = self.outbox(realm, volume);
         let state = locked(&state.state);
         reasons(&whys(&state, reachable))
+    }
+
+    /// Whether something of a volume waits for nothing but the servers' answer.
+    pub fn is_sending(&self, realm: u32, volume: VolumeId) -> bool {
+        let Some(outbox) = locked(&self.outboxes).get(&(realm, volume)).cloned() else { return false };
+        let state = locked(&outbox.state);
+        is_sending(&state, Instant::now())
     }
 
     /// What a volume is.
@@ -186,6 +196,23 @@ fn whys(state: &State, reachable: bool) -> HashMap<u64, String> {
         whys.insert(*log, why);
     }
     whys
+}
+
+/// Whether some record is under way, or will be without anything else happening. What was held and is to be tried again now
+/// is, too.
+fn is_sending(state: &State, now: Instant) -> bool {
+    let mut blocked: HashSet<Fid> = HashSet::new();
+    state.queue.iter().any(|(log, pending)| {
+        let entry = &pending.entry;
+        let waits = state.held.get(log).is_some_and(|hold| hold.until > now)
+            || entry.touches.iter().any(|fid| blocked.contains(fid))
+            || pending.logged
+                && (state.needs_approval(entry) || state.is_metered(entry) || !state.is_ripe(pending, now));
+        if waits {
+            blocked.extend(entry.touches.iter().copied());
+        }
+        !waits || state.flies(*log)
+    })
 }
 
 /// The object that a record is about, and the name it gives or takes.

@@ -139,8 +139,14 @@ async fn what_waits_is_told_kept_elsewhere_and_sent() {
     let pending = world.says("pending home").await;
     assert!(pending.contains("store    ") && pending.contains("train (20 bytes)"), "{pending}");
     assert!(pending.contains("waits: no server can be reached\n"), "{pending}");
-    let status = world.says("status").await;
+    let status = world.cfs("status").await;
+    assert_eq!(status.code, 5, "{status:?}");
+    let status = status.out;
     assert!(status.contains("disconnected: unreachable, 0 of 2") && status.contains("not wiped"), "{status}");
+    // The other volume has nothing to send: the machine is not to be wiped all the same.
+    let status = world.cfs("status .").await;
+    assert!(!status.out.contains("volume home") && status.out.ends_with("not wiped\n"), "{status:?}");
+    assert_eq!(status.code, 5, "{status:?}");
     let flushed = world.cfs("flush --wait --timeout 1").await;
     assert_eq!(flushed.code, 5, "{flushed:?}");
     let to = tempfile::tempdir().unwrap();
@@ -153,9 +159,68 @@ async fn what_waits_is_told_kept_elsewhere_and_sent() {
     world.says("wd -age 600 home").await;
     world.write("home", "later", b"x").await;
     assert!(world.says("pending").await.contains("it is kept for "));
-    assert!(world.says("status").await.contains("write-disconnected: reachable"));
+    assert!(world.cfs("status").await.out.contains("write-disconnected: reachable"));
     world.says("wr home").await;
     assert!(world.says("status").await.contains(" connected: reachable, 2 of 2"));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_open_and_written_or_in_the_spool_keeps_the_machine_from_being_wiped() {
+    let world = World::new(1).await;
+    let opened = world.create("home", "f", b"old").await;
+    assert!(
+        world.says("status").await.ends_with("and the machine wiped\n"),
+        "all that was written is stored"
+    );
+    opened.container.write_at(0, b"new").unwrap();
+    for line in ["status", "status .", "flush", "flush home", "flush --wait --timeout 1 home"] {
+        let shown = world.cfs(line).await;
+        assert_eq!(shown.code, 5, "{line}: {shown:?}");
+        assert!(shown.out.contains("open files hold writes"), "{line}: {shown:?}");
+    }
+    let path = format!("/coda/{}/home/f", venus::daemon::demo::REALM);
+    assert_eq!(
+        world.says("pending").await,
+        format!("open     {path}: its writes are stored when it is closed\n")
+    );
+    world.venus.release(opened.handle).await.unwrap();
+    assert_eq!(world.says("flush home").await, "Everything of the volume of home is at the servers\n");
+    assert!(world.says("status").await.ends_with("and the machine wiped\n"));
+
+    let opened = world.create("home", "f2", b"").await;
+    world.says("setquota home 1").await;
+    opened.container.write_at(0, &[b'p'; 10_000]).unwrap();
+    world.venus.release(opened.handle).await.unwrap_err();
+    for line in ["status", "flush"] {
+        let shown = world.cfs(line).await;
+        assert_eq!(shown.code, 5, "{line}: {shown:?}");
+        assert!(shown.out.contains("1 files that no server took lie in "), "{line}: {shown:?}");
+    }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_longer_for_a_flush_than_they_want_or_for_what_waits_itself() {
+    let world = World::new(1).await;
+    for number in 0..201 {
+        world.write("home", &format!("f{number}"), b"").await;
+    }
+    let dir = world.find("home").await;
+    world.says("disconnect").await;
+    for number in 0..201 {
+        world.venus.unlink(ME, dir, format!("f{number}").as_bytes()).await.unwrap();
+    }
+    world.says("reconnect").await;
+    world.says("cs").await;
+    // Less than venus gives to whoever says no time.
+    for line in ["flush --wait --timeout 1", "flush", "forcereintegrate home"] {
+        let shown = tokio::time::timeout(std::time::Duration::from_secs(15), world.cfs(line)).await;
+        let shown = shown.unwrap_or_else(|_| panic!("{line} takes long"));
+        assert_ne!(shown.code, 0, "{line}: {shown:?}");
+    }
+    world.says("approve home").await;
+    assert_eq!(world.says("flush --wait --timeout 60").await, "Everything is at the servers\n");
     world.end().await;
 }
 

@@ -1,8 +1,11 @@
 //! `cfs flush`: sends what is pending, and says whether all of it is at the servers.
 
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsStr,
+    time::{Duration, Instant},
+};
 
-use coda_proto::control::{Failure, FailureKind, Reply, Request};
+use coda_proto::control::{Alone, Failure, FailureKind, Reply, Request};
 
 use super::Command;
 use crate::exit::{Exit, Stop};
@@ -22,9 +25,10 @@ pub const COMMAND: Command = Command {
         let dir = args.rest(0, 1)?.pop();
         let limit = seconds.transpose()?.map(Duration::from_secs);
         let path = dir.as_ref().map(|dir| talk.path(dir)).transpose()?;
-        // It answers once all is sent, nobody can be reached, or half a minute is over.
-        talk.ask(Request::Reintegrate { paths: path.iter().cloned().collect() })?;
         let began = now();
+        // It answers once all is sent or what is left waits itself, nobody can be reached, or half a minute is over.
+        let seconds = limit.map(|limit| limit.as_secs());
+        talk.ask(Request::Reintegrate { paths: path.iter().cloned().collect(), seconds })?;
         loop {
             let Reply::Pending(volumes) = talk.ask(Request::Pending { path: path.clone() })? else {
                 return Err(Stop::Failed(unexpected()));
@@ -38,17 +42,49 @@ pub const COMMAND: Command = Command {
             if wait {
                 talk.progress("");
             }
-            talk.answer(dir.as_deref(), Ok(Reply::Pending(volumes)), |_| match records {
-                0 => "Everything is at the servers\n".to_owned(),
-                _ => format!("{records} changes are not sent yet; `cfs pending` says why\n"),
-            });
-            if records > 0 {
+            // What is written and not closed yet, or lies in the spool, nobody can send; but it is not there.
+            let alone = match (&dir, talk.ask(Request::Status { path: None })?) {
+                (None, Reply::Status(status)) => status.alone,
+                _ => Some(Alone {
+                    records,
+                    open: volumes.iter().map(|volume| volume.open.len() as u64).sum(),
+                    ..Alone::default()
+                }),
+            };
+            let text = verdict(alone.as_ref(), dir.as_deref());
+            if text.is_err() {
                 talk.ends_as(Exit::Pending);
             }
+            let text = text.unwrap_or_else(|why| why);
+            talk.answer(dir.as_deref(), Ok(Reply::Pending(volumes)), |_| text.clone());
             return Ok(());
         }
     },
 };
+
+/// What is said of what only this machine has: as an error where that is anything, or not known.
+fn verdict(alone: Option<&Alone>, dir: Option<&OsStr>) -> Result<String, String> {
+    let Some(Alone { records, open, spooled, spool, .. }) = alone else {
+        return Err("What is kept here only is not known\n".into());
+    };
+    if records + open + spooled == 0 {
+        return Ok(match dir {
+            None => "Everything is at the servers\n".into(),
+            Some(dir) => format!("Everything of the volume of {} is at the servers\n", dir.to_string_lossy()),
+        });
+    }
+    let said = [
+        (records, "changes are not sent yet; `cfs pending` says why\n".to_owned()),
+        (
+            open,
+            "open files hold writes that are stored when they are closed; `cfs status` names them\n"
+                .to_owned(),
+        ),
+        (spooled, format!("files that no server took lie in {spool}\n")),
+    ];
+    let said = said.into_iter().filter(|(count, _)| **count > 0);
+    Err(said.map(|(count, what)| format!("{count} {what}")).collect())
+}
 
 #[allow(clippy::disallowed_methods, reason = "a program that waits needs a clock")]
 fn now() -> Instant {
@@ -62,6 +98,7 @@ fn unexpected() -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::fake::{Fake, run};
 
     #[test]
@@ -75,5 +112,23 @@ mod tests {
         let shown = run(&mut fake, "flush --wait", "");
         assert_eq!((shown.code, shown.out.as_str()), (0, "Everything is at the servers\n"));
         assert_eq!(run(&mut fake, "flush --timeout soon", "").code, 255);
+    }
+
+    #[test]
+    fn what_is_open_or_in_the_spool_is_not_at_the_servers_and_a_volume_is_not_everything() {
+        let nothing = Alone::default();
+        assert_eq!(verdict(Some(&nothing), None).unwrap(), "Everything is at the servers\n");
+        assert_eq!(
+            verdict(Some(&nothing), Some("docs".as_ref())).unwrap(),
+            "Everything of the volume of docs is at the servers\n"
+        );
+        let open = Alone { open: 2, ..Alone::default() };
+        assert!(verdict(Some(&open), None).unwrap_err().starts_with("2 open files hold writes"));
+        let spooled = Alone { spooled: 1, spool: "/x/spool".into(), ..Alone::default() };
+        assert_eq!(
+            verdict(Some(&spooled), None).unwrap_err(),
+            "1 files that no server took lie in /x/spool\n"
+        );
+        assert!(verdict(None, None).is_err());
     }
 }

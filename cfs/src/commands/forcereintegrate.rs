@@ -15,13 +15,13 @@ pub const COMMAND: Command = Command {
     run: |talk, args| {
         let dirs = args.rest(0, usize::MAX)?;
         if dirs.is_empty() {
-            let answer = talk.ask(Request::Reintegrate { paths: vec![] });
+            let answer = talk.ask(Request::Reintegrate { paths: vec![], seconds: None });
             talk.answer(None, answer, |_| String::new());
         }
         let left = Cell::new(0);
         talk.each(
             &dirs,
-            |path| Request::Reintegrate { paths: vec![path] },
+            |path| Request::Reintegrate { paths: vec![path], seconds: None },
             |reply| match reply {
                 Reply::Sent(volumes) => {
                     left.set(left.get() + volumes.iter().map(|sent| sent.remaining).sum::<u64>());

@@ -19,8 +19,15 @@ pub const COMMAND: Command = Command {
         let path = dir.as_ref().map(|dir| talk.path(dir)).transpose()?;
         let answer = talk.ask(Request::Pending { path });
         talk.answer(dir.as_deref(), answer, |reply| match reply {
-            Reply::Pending(volumes) if volumes.iter().all(|volume| volume.records == 0) => {
-                "Everything is at the servers\n".to_owned()
+            Reply::Pending(volumes)
+                if volumes.iter().all(|volume| volume.records == 0 && volume.open.is_empty()) =>
+            {
+                match &dir {
+                    None => "Everything is at the servers\n".to_owned(),
+                    Some(dir) => {
+                        format!("Everything of the volume of {} is at the servers\n", dir.to_string_lossy())
+                    }
+                }
             }
             Reply::Pending(volumes) => volumes.iter().map(text).collect(),
             _ => String::new(),
@@ -36,6 +43,12 @@ fn text(volume: &PendingVolume) -> String {
         let why = if line.why.is_empty() { String::new() } else { format!(": {}", line.why) };
         let whose = if volume.users.len() > 1 { format!(", of user {}", line.uid) } else { String::new() };
         let _ = writeln!(text, "{:<8} {}{size}, {} ago{whose}{why}", line.verb, line.path, age(line.seconds));
+    }
+    for path in &volume.open {
+        let _ = writeln!(text, "open     {path}: its writes are stored when it is closed");
+    }
+    if volume.records == 0 {
+        return text;
     }
     let _ = write!(
         text,
@@ -85,6 +98,12 @@ mod tests {
     }
 
     #[test]
+    fn files_that_are_open_and_written_are_pending_too() {
+        let volume = PendingVolume { open: vec!["/coda/r/f".into()], ..Default::default() };
+        assert_eq!(super::text(&volume), "open     /coda/r/f: its writes are stored when it is closed\n");
+    }
+
+    #[test]
     fn tells_what_since_when_how_much_and_why() {
         let mut fake = Fake::world();
         let shown = run(&mut fake, "pending", "").out;
@@ -100,6 +119,9 @@ mod tests {
         fake.kill("srv1.example.org");
         fake.kill("srv2.example.org");
         assert!(run(&mut fake, "listlocal src", "").out.contains("waits: no server can be reached\n"));
-        assert_eq!(run(&mut fake, "pending docs", "").out, "Everything is at the servers\n");
+        assert_eq!(
+            run(&mut fake, "pending docs", "").out,
+            "Everything of the volume of docs is at the servers\n"
+        );
     }
 }

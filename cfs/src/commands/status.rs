@@ -2,23 +2,30 @@
 
 use std::fmt::Write;
 
-use coda_proto::control::{Reply, Request, Status, VolumeState};
+use coda_proto::control::{Alone, Reply, Request, Status, VolumeState};
 
 use super::Command;
+use crate::exit::Exit;
 
 pub const COMMAND: Command = Command {
     name: "status",
     short: &[],
     usage: "cfs status [path]",
-    about: "shows how venus, its servers and volumes are, and why something is not well",
+    about: "shows how venus, its servers and volumes are, and why; exit code 0 says that the servers have everything, 5 that they have not",
     run: |talk, args| {
         let path = args.rest(0, 1)?.pop();
         let understood = path.as_ref().map(|path| talk.path(path)).transpose()?;
         let answer = talk.ask(Request::Status { path: understood });
+        let clean =
+            matches!(&answer, Ok(Reply::Status(status)) if status.alone.as_ref().is_some_and(nothing));
+        let answered = answer.is_ok();
         talk.answer(path.as_deref(), answer, |reply| match reply {
             Reply::Status(status) => text(status),
             _ => String::new(),
         });
+        if answered && !clean {
+            talk.ends_as(Exit::Pending);
+        }
         Ok(())
     },
 };
@@ -51,11 +58,34 @@ fn text(status: &Status) -> String {
     if status.realms.is_empty() {
         text.push_str("no realm in use; look at one, as in `ls /coda/example.org`\n");
     }
-    let pending: u64 = status.volumes.iter().map(|volume| volume.pending).sum();
-    text.push_str(&match pending {
-        0 => "everything is at the servers: the lid may be closed, and the machine wiped\n".to_owned(),
-        _ => format!("{pending} changes are kept here only: the lid may be closed, the machine not wiped\n"),
-    });
+    text.push_str(&verdict(status.alone.as_ref()));
+    text
+}
+
+fn nothing(alone: &Alone) -> bool {
+    let Alone { records, open, spooled, .. } = alone;
+    records + open + spooled == 0
+}
+
+/// Whether the machine may be wiped, and why not. It is about everything, whichever path was asked about.
+fn verdict(alone: Option<&Alone>) -> String {
+    let Some(alone) = alone else {
+        return "what is kept here only is not known: the lid may be closed, the machine not wiped\n".into();
+    };
+    if nothing(alone) {
+        return "everything is at the servers: the lid may be closed, and the machine wiped\n".into();
+    }
+    let mut text: String =
+        alone.open_paths.iter().map(|path| format!("open and written: {path}\n")).collect();
+    let said = [
+        (alone.records, "changes are kept here only".to_owned()),
+        (alone.open, "open files hold writes that are stored when they are closed".to_owned()),
+        (alone.spooled, format!("files that no server took lie in {}", alone.spool)),
+    ];
+    let said =
+        said.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+    let said: Vec<_> = said.collect();
+    let _ = writeln!(text, "{}: the lid may be closed, the machine not wiped", said.join(", "));
     text
 }
 
@@ -104,6 +134,7 @@ pub fn age(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::fake::{Fake, run};
 
     #[test]
@@ -131,7 +162,42 @@ mod tests {
         ));
         assert!(shown.out.contains("cfs checkservers"), "{}", shown.out);
         assert!(!shown.out.contains("coda.root"), "only the path's volume: {}", shown.out);
+        assert_eq!(shown.code, 5);
+    }
+
+    #[test]
+    fn what_only_this_machine_has_is_told_whichever_path_was_asked_about() {
+        let mut fake = Fake::world();
+        let shown = run(&mut fake, "status docs", "");
+        assert!(!shown.out.contains("p.src"), "{shown:?}");
+        assert!(
+            shown
+                .out
+                .ends_with("3 changes are kept here only: the lid may be closed, the machine not wiped\n")
+        );
+        assert_eq!((shown.code, run(&mut fake, "flush", "").code), (5, 0));
+        let shown = run(&mut fake, "status", "");
+        assert!(
+            shown
+                .out
+                .ends_with("everything is at the servers: the lid may be closed, and the machine wiped\n")
+        );
         assert_eq!(shown.code, 0);
+    }
+
+    #[test]
+    fn files_that_are_open_and_files_in_the_spool_are_not_at_the_servers() {
+        let open = Alone { open: 1, open_paths: vec!["/coda/r/f".into()], ..Alone::default() };
+        let told = verdict(Some(&open));
+        assert!(told.starts_with("open and written: /coda/r/f\n1 open files hold writes"), "{told}");
+        assert!(told.ends_with("the machine not wiped\n"), "{told}");
+        let spooled = Alone { records: 2, spooled: 3, spool: "/x/spool".into(), ..Alone::default() };
+        let told = verdict(Some(&spooled));
+        assert!(
+            told.starts_with("2 changes are kept here only, 3 files that no server took lie in /x/spool: "),
+            "{told}"
+        );
+        assert!(verdict(None).contains("not known") && verdict(None).ends_with("not wiped\n"));
     }
 
     #[test]

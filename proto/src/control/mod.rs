@@ -21,7 +21,7 @@ pub use conflict::{Conflict, How, Resolved, UNASKED, Undoable, Version};
 pub use hoard::{HoardReport, HoardWish, Missed, NotHere, Pinned};
 pub use object::{CachedObject, CachedVolume, FidState, Flushed, Kept};
 pub use pending::{PendingRecord, PendingUser, PendingVolume, Sent};
-pub use status::{RealmState, ServerState, Status, VolumeState};
+pub use status::{Alone, RealmState, ServerState, Status, VolumeState};
 pub use text::{escape, unescape, utc};
 pub use volume::{AccessList, Grant, Mount, Place, Places, ServedVolume, Volume};
 
@@ -122,8 +122,13 @@ pub enum Request {
     Disconnect { servers: Vec<String> },
     /// Ends that. [`Reply::Done`].
     Reconnect { servers: Vec<String> },
-    /// Sends what is pending for these volumes (all where none is named) and waits. [`Reply::Sent`].
-    Reintegrate { paths: Vec<String> },
+    /// Sends what is pending for these volumes (all where none is named), and waits until it is sent or all that is left
+    /// waits itself, but no longer than so many seconds. [`Reply::Sent`].
+    Reintegrate {
+        paths: Vec<String>,
+        #[serde(default)]
+        seconds: Option<u64>,
+    },
     /// What waits for a decision of people: in the volumes of these paths, below them, or everywhere.
     /// [`Reply::Conflicts`].
     Conflicts { paths: Vec<String> },

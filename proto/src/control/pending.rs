@@ -30,6 +30,9 @@ pub struct PendingVolume {
     pub left_seconds: Option<u64>,
     /// Why records wait, each reason once.
     pub reasons: Vec<String>,
+    /// Files that are open and hold writes that are stored when they are closed: the first of them.
+    #[serde(default)]
+    pub open: Vec<String>,
     /// Whose they are, by local user.
     #[serde(default)]
     pub users: Vec<PendingUser>,

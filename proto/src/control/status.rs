@@ -15,6 +15,24 @@ pub struct Status {
     pub objects_limit: u64,
     pub realms: Vec<RealmState>,
     pub volumes: Vec<VolumeState>,
+    /// What only this machine has, of all volumes, whichever path was asked about. None: that is not known.
+    #[serde(default)]
+    pub alone: Option<Alone>,
+}
+
+/// What no server has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alone {
+    /// Changes that are not sent yet.
+    pub records: u64,
+    /// How many files are open and hold writes that are stored when they are closed.
+    pub open: u64,
+    /// Where the first of them are.
+    pub open_paths: Vec<String>,
+    /// How many files lie in the spool: contents that no server took.
+    pub spooled: u64,
+    /// Where that is; empty where nothing lies there.
+    pub spool: String,
 }
 
 /// A realm in use.

@@ -1,6 +1,7 @@
 //! The log as people see and treat it: what is pending, how volumes are to be treated, what is given up.
 
 use std::{
+    collections::BTreeMap,
     fs::OpenOptions,
     io::{BufWriter, Read, Write},
     os::unix::fs::OpenOptionsExt,
@@ -8,7 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use coda_proto::control::{Failure, FailureKind, PendingRecord, PendingUser, PendingVolume, escape};
+use coda_proto::{
+    VolumeId,
+    control::{Failure, FailureKind, PendingRecord, PendingUser, PendingVolume, escape},
+};
 
 use super::{
     tar::{Archive, Kind},
@@ -75,8 +79,28 @@ impl Venus {
         };
         let reports = self.core.report(only, NAMED).await;
         let reports = reports.map_err(|error| failure(path.unwrap_or("the log"), &error))?;
-        let wanted = reports.into_iter().filter(|report| report.records > 0 || only.is_some());
-        Ok(wanted.map(|report| self.shown(report)).collect())
+        let mut open: BTreeMap<(u32, VolumeId), Vec<ObjectId>> = BTreeMap::new();
+        for id in self.core.cache.unstored() {
+            open.entry((id.realm, id.fid.volume)).or_default().push(id);
+        }
+        let mut all = Vec::new();
+        for report in reports {
+            let written = open.remove(&(report.root.realm, report.root.fid.volume)).unwrap_or_default();
+            if report.records > 0 || only.is_some() || !written.is_empty() {
+                let open = self.paths_of(written.into_iter());
+                all.push(PendingVolume { open, ..self.shown(report) });
+            }
+        }
+        // Those that never had anything in the log.
+        for ((realm, volume), written) in open {
+            if only.is_none_or(|only| only == (realm, volume)) {
+                let root = ObjectId { realm, fid: coda_proto::Fid::root(volume) };
+                let name = self.path_of(root).unwrap_or_else(|| volume.to_string());
+                let open = self.paths_of(written.into_iter());
+                all.push(PendingVolume { volume: name, open, ..PendingVolume::default() });
+            }
+        }
+        Ok(all)
     }
 
     fn shown(&self, report: VolumeReport) -> PendingVolume {
@@ -101,6 +125,7 @@ impl Venus {
             oldest_seconds: report.oldest,
             left_seconds: report.left,
             reasons: report.reasons,
+            open: Vec::new(),
             users: report.users.iter().map(of_user).collect(),
             lines: report.lines.iter().map(line).collect(),
         }

@@ -11,6 +11,8 @@ mod pin;
 mod state;
 mod tar;
 
+use std::time::Duration;
+
 use coda_proto::control::{Failure, FailureKind, Mount, Reply, Request, ServerState};
 
 use super::{Manager, failure::failure};
@@ -70,7 +72,9 @@ impl Manager for Venus {
             Request::Reconnect { servers } => {
                 known(self.core.peers.reconnect(&servers)).map(|()| Reply::Done)
             }
-            Request::Reintegrate { paths } => self.send_pending(who, &paths).await.map(Reply::Sent),
+            Request::Reintegrate { paths, seconds } => {
+                self.send_pending(who, &paths, seconds.map(Duration::from_secs)).await.map(Reply::Sent)
+            }
             Request::Conflicts { paths } => self.conflicts(who, &paths).await.map(Reply::Conflicts),
             Request::HoardAdd { path, attributes } => {
                 self.hoard_add(who, &path, &attributes).await.map(|()| Reply::Done)
@@ -103,7 +107,7 @@ impl Manager for Venus {
             Request::WriteReconnect { paths } => {
                 self.set_modes(who, &paths, |mode| *mode = Mode { strong: mode.strong, ..Mode::default() })
                     .await?;
-                self.send_pending(who, &paths).await.map(Reply::Sent)
+                self.send_pending(who, &paths, None).await.map(Reply::Sent)
             }
             Request::Pending { path } => self.pending(who, path.as_deref()).await.map(Reply::Pending),
             Request::Approve { paths } => self.approve(who, &paths).await.map(Reply::Approved),

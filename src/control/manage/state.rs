@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use coda_proto::{
     VolumeId,
     control::{
-        Failure, FailureKind, FidState, Place, Places, RealmState, Reply, Sent, ServedVolume, ServerState,
-        Status, Volume, VolumeState,
+        Alone, Failure, FailureKind, FidState, Place, Places, RealmState, Reply, Sent, ServedVolume,
+        ServerState, Status, Volume, VolumeState,
     },
 };
 use tokio::time::{Instant, sleep};
@@ -23,6 +23,8 @@ use crate::{
 
 /// How long `cfs forcereintegrate` waits for what is pending.
 const SENDING: Duration = Duration::from_secs(30);
+/// Open files that are named, at most.
+const NAMED: usize = 20;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Volumes with their realms' names.
@@ -81,6 +83,7 @@ impl Venus {
             cache_size: space.total,
             objects: space.objects.saturating_sub(space.objects_free),
             objects_limit: space.objects,
+            alone: self.alone(),
             ..Status::default()
         };
         for (name, known) in self.core.peers.known().realms {
@@ -105,6 +108,25 @@ impl Venus {
             status.realms.push(realm);
         }
         Ok(status)
+    }
+
+    /// What only this machine has. Nothing where that cannot be told.
+    fn alone(&self) -> Option<Alone> {
+        let (spool, spooled) = self.core.cache.containers.spooled().ok()?;
+        let logs = self.core.logs().into_iter();
+        let open = self.core.cache.unstored();
+        Some(Alone {
+            records: logs.map(|(realm, volume)| self.core.pending(realm, volume).0).sum(),
+            open: open.len() as u64,
+            open_paths: self.paths_of(open.into_iter()),
+            spooled,
+            spool: if spooled > 0 { spool } else { String::new() },
+        })
+    }
+
+    /// Where the first of some files are.
+    pub(super) fn paths_of(&self, files: impl Iterator<Item = ObjectId>) -> Vec<String> {
+        files.take(NAMED).map(|id| self.path_of(id).unwrap_or_else(|| id.fid.to_string())).collect()
     }
 
     /// How a volume is, with why and what to do where that is not well.
@@ -217,14 +239,21 @@ impl Venus {
         Ok(volumes)
     }
 
-    /// Sends what is pending, and waits until it is sent, nobody can take it, or time is up.
-    pub(super) async fn send_pending(&self, who: Caller, paths: &[String]) -> Result<Vec<Sent>, Failure> {
+    /// Sends what is pending, and waits until it is sent or all that is left waits for something, nobody can take it,
+    /// or time is up.
+    pub(super) async fn send_pending(
+        &self,
+        who: Caller,
+        paths: &[String],
+        limit: Option<Duration>,
+    ) -> Result<Vec<Sent>, Failure> {
         let volumes = self.groups_of(who, paths).await?;
         volumes.keys().for_each(|(realm, volume)| self.core.force(*realm, *volume));
-        let until = Instant::now() + SENDING;
+        let until = Instant::now() + limit.map_or(SENDING, |limit| limit.min(SENDING));
         let waiting = |volumes: &Volumes| {
             volumes.iter().any(|((number, volume), (realm, group))| {
-                self.core.pending(*number, *volume).0 > 0 && !self.core.peers.live(realm, group).is_empty()
+                let live = !self.core.peers.live(realm, group).is_empty();
+                live && self.core.is_sending(*number, *volume)
             })
         };
         while waiting(&volumes) && Instant::now() < until {
