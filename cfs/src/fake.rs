@@ -105,6 +105,8 @@ impl State {
                     priority: wish.priority,
                 })
                 .collect(),
+            unkept: 0,
+            seconds: None,
         }
     }
     fn kind(&self, path: &str) -> Result<&str, Failure> {
@@ -408,6 +410,19 @@ impl State {
                     self.walking = missing.len() > 1;
                 }
                 Reply::HoardReport(self.hoard_report())
+            }
+            Request::Preflight { path } => {
+                let wanted = self.hoard.iter().any(|wish| wish.path == path);
+                let here = self.cached.contains(&path);
+                let missing = NotHere { path, why: "Missing/Invalid".into(), bytes: 2048, priority: 10 };
+                Reply::HoardReport(HoardReport {
+                    objects: 1,
+                    room: 1 << 20,
+                    missing: if here { vec![] } else { vec![missing] },
+                    unkept: u64::from(!wanted),
+                    seconds: Some(3),
+                    ..HoardReport::default()
+                })
             }
             Request::HoardSwitch { .. } => Reply::Done,
             Request::Pin { path, most } => {

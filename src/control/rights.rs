@@ -64,6 +64,7 @@ fn concerns_objects(request: &Request) -> bool {
         | HoardList { .. }
         | HoardWalk
         | HoardVerify
+        | Preflight { .. }
         | HoardSwitch { .. }
         | Pin { .. }
         | Strength { .. }

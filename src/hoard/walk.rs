@@ -217,8 +217,22 @@ impl Core {
     pub(crate) async fn hoard_look(&self) -> Result<Report> {
         let wishes = self.cache.store(|store| store.wishes())?;
         let bound = self.bind(&wishes, From::Cache, self.most_bound()).await?;
-        let mut report = self.begun(&bound, &wishes);
-        for (id, priority) in by_priority(&bound) {
+        self.looked_at(&bound, &wishes)
+    }
+
+    /// What a wish would want and what of it is here. Answers too how much of that no wish wants yet.
+    pub(crate) async fn hoard_look_at(&self, wish: Wish) -> Result<(Report, u64)> {
+        let most = self.most_bound();
+        let bound = self.bind(std::slice::from_ref(&wish), From::Servers, most).await?;
+        let wishes = self.cache.store(|store| store.wishes())?;
+        let wanted = self.bind(&wishes, From::Cache, most).await?.objects;
+        let unkept = bound.objects.keys().filter(|id| !wanted.contains_key(*id)).count() as u64;
+        Ok((self.looked_at(&bound, &[wish])?, unkept))
+    }
+
+    fn looked_at(&self, bound: &Bound, wishes: &[Wish]) -> Result<Report> {
+        let mut report = self.begun(bound, wishes);
+        for (id, priority) in by_priority(bound) {
             match self.cache.view(id)? {
                 Some(view) if view.row.status.kind == Kind::File => {
                     let length = view.row.status.length;

@@ -91,6 +91,13 @@ impl Core {
         reasons(&whys(&state, reachable))
     }
 
+    /// Bytes a second that the line to a volume's servers carries, as far as anything was measured.
+    pub fn bandwidth(&self, realm: u32, volume: VolumeId) -> Option<u64> {
+        let outbox = locked(&self.outboxes).get(&(realm, volume)).cloned()?;
+        let state = locked(&outbox.state);
+        state.link.bandwidth()
+    }
+
     /// Whether something of a volume waits for nothing but the servers' answer.
     pub fn is_sending(&self, realm: u32, volume: VolumeId) -> bool {
         let Some(outbox) = locked(&self.outboxes).get(&(realm, volume)).cloned() else { return false };

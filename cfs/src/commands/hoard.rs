@@ -9,7 +9,10 @@ use std::{
 
 use coda_proto::control::{Failure, FailureKind, HoardReport, HoardWish, NotHere, Pinned, Reply, Request};
 
-use super::{Command, status::bytes as human};
+use super::{
+    Command,
+    status::{age, bytes as human},
+};
 use crate::{Talk, exit::Stop};
 
 pub const COMMAND: Command = Command {
@@ -91,26 +94,22 @@ pub const PREFLIGHT: Command = Command {
     name: "preflight",
     short: &[],
     usage: "cfs preflight [--fetch] [path]",
-    about: "says what of all that is wanted here is missing, with sizes; --fetch fetches it first",
+    about: "says what of a path, or of all that is wanted here, is missing, with sizes and time; --fetch fetches what is wanted first",
     run: |talk, mut args| {
         let fetch = args.flag(&["--fetch"]);
         let typed = args.rest(0, 1)?;
         let below = typed.first().map(|path| talk.path(path)).transpose()?;
-        let asked = if fetch { walked(talk) } else { talk.ask(Request::HoardVerify) };
-        let report = match asked? {
-            Reply::HoardReport(mut report) => {
-                let within = |missing: &NotHere| {
-                    below.as_ref().is_none_or(|above| {
-                        missing.path == *above || missing.path.starts_with(&format!("{above}/"))
-                    })
-                };
-                report.missing.retain(within);
-                report
-            }
-            _ => return Ok(()),
+        let mut asked = if fetch { walked(talk) } else { talk.ask(Request::HoardVerify) };
+        if let (Ok(_), Some(path)) = (&asked, below) {
+            asked = talk.ask(Request::Preflight { path });
+        }
+        let Reply::HoardReport(report) = asked? else { return Ok(()) };
+        let path = typed.first().map(|path| path.to_string_lossy());
+        let (text, ready) = (preflight(&report, path.as_deref()), report.missing.is_empty());
+        let next = match report.unkept {
+            0 => "`cfs preflight --fetch` fetches what can be had".to_owned(),
+            _ => format!("`cfs pin {}` fetches it and keeps it here", path.unwrap_or_default()),
         };
-        let text = preflight(&report);
-        let ready = report.missing.is_empty();
         talk.answer(None, Ok(Reply::HoardReport(report)), |_| text);
         match ready {
             true => Ok(()),
@@ -118,7 +117,7 @@ pub const PREFLIGHT: Command = Command {
                 kind: FailureKind::Disconnected,
                 what: "preflight".into(),
                 why: "not everything that is wanted is here".into(),
-                next: "`cfs preflight --fetch` fetches what can be had".into(),
+                next,
             })),
         }
     },
@@ -308,20 +307,33 @@ fn pinned_text(pin: &Pinned) -> String {
     format!("{objects} objects, {}{fetched}; pins may take {} more\n", human(*bytes), human(*left))
 }
 
-fn preflight(report: &HoardReport) -> String {
-    let HoardReport { objects, bytes, room, missing, .. } = report;
+fn preflight(report: &HoardReport, path: Option<&str>) -> String {
+    let HoardReport { objects, bytes, room, missing, unkept, seconds, .. } = report;
     if missing.is_empty() {
-        return format!(
-            "Ready to go: {objects} objects, {} of {} that may be kept\n",
-            human(*bytes),
-            human(*room)
-        );
+        return match (path, unkept) {
+            (None, _) if *objects == 0 => {
+                "Nothing is to be kept here yet: `cfs pin PATH` says what, `cfs preflight PATH` looks at it\n"
+                    .into()
+            }
+            (Some(path), 1..) => format!(
+                "All of {path} is here: {objects} objects, {}. But it may go when room is needed: `cfs pin {path}` keeps it\n",
+                human(*bytes)
+            ),
+            _ => {
+                let (here, may) = (human(*bytes), human(*room));
+                format!("Ready to go: {objects} objects, {here} of {may} that may be kept\n")
+            }
+        };
     }
     let line =
         |missing: &NotHere| format!("{:>12} bytes  {}  ({})\n", missing.bytes, missing.path, missing.why);
     let sum: u64 = missing.iter().map(|missing| missing.bytes).sum();
     let lines: String = missing.iter().map(line).collect();
-    format!("{lines}{} of {objects} objects are not here, {sum} bytes as far as is known\n", missing.len())
+    let time = seconds.map_or(String::new(), |seconds| format!(", about {} to fetch", age(seconds)));
+    format!(
+        "{lines}{} of {objects} objects are not here, {sum} bytes as far as is known{time}\n",
+        missing.len()
+    )
 }
 
 fn read(file: &OsStr) -> Result<String, Failure> {
@@ -384,6 +396,30 @@ mod tests {
         assert_ne!(shown.code, 0);
         assert_eq!(run(&mut fake, "preflight --fetch", "").code, 0);
         assert!(run(&mut fake, "preflight", "").out.starts_with("Ready to go: 1 objects"));
+    }
+
+    #[test]
+    fn what_nobody_pinned_is_looked_at_too_and_nothing_at_all_is_not_ready() {
+        let mut fake = Fake::world();
+        let shown = run(&mut fake, "preflight", "");
+        assert!(shown.out.starts_with("Nothing is to be kept here yet"), "{shown:?}");
+        let shown = run(&mut fake, "preflight docs", "");
+        assert!(
+            shown.out.ends_with(
+                "1 of 1 objects are not here, 2048 bytes as far as is known, about 3 s to fetch\n"
+            )
+        );
+        assert!(shown.err.contains("`cfs pin docs` fetches it and keeps it here"), "{shown:?}");
+        assert_eq!(shown.code, 3);
+        run(&mut fake, "pin docs", "");
+        assert!(run(&mut fake, "preflight docs", "").out.starts_with("Ready to go: 1 objects"));
+        run(&mut fake, "unpin docs", "");
+        let shown = run(&mut fake, "preflight docs", "");
+        assert!(
+            shown.out.starts_with("All of docs is here") && shown.out.contains("`cfs pin docs`"),
+            "{shown:?}"
+        );
+        assert_eq!(shown.code, 0);
     }
 
     #[test]

@@ -29,6 +29,12 @@ pub struct HoardReport {
     /// Bytes that what is wanted may take.
     pub room: u64,
     pub missing: Vec<NotHere>,
+    /// Objects that are looked at and that nothing keeps here: nobody wants them.
+    #[serde(default)]
+    pub unkept: u64,
+    /// Seconds that fetching what is missing takes, where that can be told.
+    #[serde(default)]
+    pub seconds: Option<u64>,
 }
 
 /// Something that is wanted and not here.

@@ -149,6 +149,9 @@ pub enum Request {
     HoardWalk,
     /// What is wanted and not here. [`Reply::HoardReport`].
     HoardVerify,
+    /// What of a path, and all that is below it, is not here, wanted or not; servers are asked what there is.
+    /// [`Reply::HoardReport`].
+    Preflight { path: String },
     /// Whether venus fetches what is wanted now and then by itself. [`Reply::Done`].
     HoardSwitch { on: bool },
     /// Keeps a path here: as far as it goes, all that is below it, now and in future, or what a pattern matches.

@@ -1,7 +1,9 @@
 //! Hoarding in the words of tools.
 
+use std::collections::BTreeMap;
+
 use coda_proto::{
-    Fid, Kind,
+    Fid, Kind, VolumeId,
     control::{Failure, FailureKind, HoardReport, HoardWish, NotHere, escape, unescape},
 };
 
@@ -189,7 +191,22 @@ impl Venus {
         Ok(self.reported(report, walking))
     }
 
+    /// What of a path is not here, whether it is wanted or not.
+    pub(super) async fn preflight(&self, who: Caller, path: &str) -> Result<HoardReport, Failure> {
+        let wish = match self.wish_to_pin(who, path).await {
+            Ok(wish) => wish,
+            // What lies in no volume, as all realms together, has what is wanted.
+            Err(failed) if failed.kind == FailureKind::Invalid => return self.hoard_report().await,
+            Err(failed) => return Err(failed),
+        };
+        let looked = self.core.hoard_look_at(wish).await.map_err(|error| failure(path, &error));
+        let (report, unkept) = looked?;
+        let walking = locked(&self.core.hoard).walking;
+        Ok(HoardReport { unkept, ..self.reported(report, walking) })
+    }
+
     fn reported(&self, report: Report, walking: bool) -> HoardReport {
+        let seconds = self.seconds_to_fetch(&report);
         let missing = report.missing.into_iter().map(|missing| {
             let above = self.path_of(missing.id).unwrap_or_else(|| missing.id.fid.to_string());
             NotHere {
@@ -208,7 +225,22 @@ impl Venus {
             bytes: report.bytes,
             room: report.room,
             missing: missing.collect(),
+            unkept: 0,
+            seconds,
         }
+    }
+
+    /// How long fetching what is missing takes, by what the lines to its volumes have carried so far.
+    fn seconds_to_fetch(&self, report: &Report) -> Option<u64> {
+        let mut bytes: BTreeMap<(u32, VolumeId), u64> = BTreeMap::new();
+        for missing in &report.missing {
+            *bytes.entry((missing.id.realm, missing.id.fid.volume)).or_default() += missing.bytes;
+        }
+        let seconds = |((realm, volume), bytes): ((u32, VolumeId), u64)| {
+            let bandwidth = self.core.bandwidth(realm, volume).filter(|bandwidth| *bandwidth > 0)?;
+            Some(bytes.div_ceil(bandwidth))
+        };
+        bytes.into_iter().map(seconds).sum()
     }
 
     /// Walks that nobody asks for happen, or do not.

@@ -83,6 +83,7 @@ impl Manager for Venus {
             Request::HoardClear { uid } => self.hoard_clear(uid).map(|()| Reply::Done),
             Request::HoardList { uid } => self.hoard_list(uid).map(Reply::Hoard),
             Request::HoardWalk => self.hoard_begin().await.map(Reply::HoardReport),
+            Request::Preflight { path } => self.preflight(who, &path).await.map(Reply::HoardReport),
             Request::HoardVerify => self.hoard_report().await.map(Reply::HoardReport),
             Request::HoardSwitch { on } => {
                 self.hoard_switch(on);

@@ -31,7 +31,7 @@ impl Venus {
     }
 
     /// The wish for a path that is there, or for a pattern.
-    async fn wish_to_pin(&self, who: Caller, path: &str) -> Result<Wish, Failure> {
+    pub(super) async fn wish_to_pin(&self, who: Caller, path: &str) -> Result<Wish, Failure> {
         let failed = match self.wish_for(who, path).await {
             Ok(wish) => return Ok(Wish { reach: Reach::Descendants, ..wish }),
             Err(failed) if failed.kind == FailureKind::NotFound => failed,

@@ -77,6 +77,43 @@ async fn what_is_hoarded_is_read_without_servers_though_nobody_looked_at_it_befo
     assert_eq!(paths(&again).await, ["./p 100:d+"]);
 }
 
+async fn preflight(client: &Client, path: &str) -> HoardReport {
+    match ask(client, Request::Preflight { path: at(path) }).await.unwrap() {
+        Reply::HoardReport(report) => report,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_before_going_names_what_is_not_here_though_nobody_wants_it() {
+    let world = World::new(2);
+    project(&world).await;
+    world.client("b").write("p/large", vec![1; 100_000]).await.unwrap();
+    let a = world.client("a");
+    let report = preflight(&a, "p").await;
+    let missing: Vec<&str> = report.missing.iter().map(|missing| missing.path.as_str()).collect();
+    assert!(missing.contains(&&*at("p/src/deep/x.c")) && missing.contains(&&*at("p/large")), "{report:?}");
+    assert!(report.missing.iter().all(|missing| missing.bytes > 0), "{report:?}");
+    assert!(report.unkept > 0 && report.seconds.is_none(), "nothing was ever fetched: {report:?}");
+    let gone = ask(&a, Request::Preflight { path: at("nowhere") }).await.unwrap_err();
+    assert_eq!(gone.kind, coda_proto::control::FailureKind::NotFound, "{gone:?}");
+    // What somebody happened to read is here; that does not keep it.
+    for file in ["p/README", "p/src/main.c", "p/src/deep/x.c", "p/large"] {
+        a.bytes(file).await.unwrap();
+    }
+    let report = preflight(&a, "p").await;
+    assert!(report.missing.is_empty() && report.unkept > 0 && report.seconds == Some(0), "{report:?}");
+    add(&a, "p", "100:d+").await;
+    walk(&a).await;
+    let report = preflight(&a, "p").await;
+    assert!(report.missing.is_empty() && report.unkept == 0, "{report:?}");
+    world.client("b").write("p/new", vec![2; 50_000]).await.unwrap();
+    a.venus.core.note_transfer(a.stat("p").await.unwrap().id, 20_000, Duration::from_secs(1));
+    let report = preflight(&a, "p").await;
+    assert_eq!((report.missing.len(), report.missing[0].bytes), (1, 50_000), "{report:?}");
+    assert_eq!(report.seconds, Some(3), "{report:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn children_are_one_level_and_a_wish_without_a_plus_is_spelt_out() {
     let world = World::new(1);

@@ -84,7 +84,7 @@ fn lines(command: &str) -> Option<Vec<Line>> {
         "pending" => vec![line("pending", AT_ONCE, DONE), line("pending home", SILENCE, DONE)],
         "pin" => vec![line("pin home/f", SILENCE, DONE)],
         "preflight" => {
-            vec![line("preflight home", SILENCE, DONE), line("preflight --fetch home", PATIENT, DONE)]
+            vec![line("preflight home", SILENCE, AWAY), line("preflight --fetch home", PATIENT, AWAY)]
         }
         "purgeml" => vec![line("purgeml -y home", SILENCE, DONE)],
         "reconnect" => vec![line("reconnect", AT_ONCE, DONE)],
