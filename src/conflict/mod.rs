@@ -10,6 +10,7 @@
 //!  choice     which of them a choice means
 //!  resolve    makes a choice true: one record whose base covers what it decides between
 //!  contested  several objects of one name
+//!  mark       what came back after it was removed is to stay
 //!  places     which places of a volume are contested
 //!  undo       brings back what a decision took away
 //!  base       what this machine's version was made from; `ancestor` what all of them were, as members know
@@ -25,6 +26,7 @@ pub(crate) mod automatic;
 mod base;
 pub mod choice;
 pub(crate) mod contested;
+mod mark;
 pub mod merge;
 pub mod names;
 pub(crate) mod places;

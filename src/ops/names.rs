@@ -46,7 +46,7 @@ fn check(dir: ObjectId, name: &[u8]) -> Result<()> {
     check_name(name).map_err(|_| Error::BadName(text(name)))
 }
 
-fn right(view: &View, right: Rights, name: &[u8]) -> Result<()> {
+pub(crate) fn right(view: &View, right: Rights, name: &[u8]) -> Result<()> {
     match view.row.status.my_rights.has(right) {
         true => Ok(()),
         false => Err(Error::Access(text(name))),
@@ -64,7 +64,7 @@ pub(crate) fn updated(row: &Row, stamp: &Stamp, change: impl FnOnce(&mut Status)
 }
 
 /// A directory with one entry more or less.
-fn with_entries(row: &Row, stamp: &Stamp, entries: i64, subdirectories: i64) -> Arc<Row> {
+pub(crate) fn with_entries(row: &Row, stamp: &Stamp, entries: i64, subdirectories: i64) -> Arc<Row> {
     updated(row, stamp, |status| {
         status.length = status.length.saturating_add_signed(entries);
         status.nlink = status.nlink.saturating_add_signed(subdirectories as i32);
@@ -543,7 +543,7 @@ pub enum Removal {
     Mount,
 }
 
-fn bind(dir: ObjectId, name: &[u8], fid: Fid, kind: Kind, dot: Dot) -> Edit {
+pub(crate) fn bind(dir: ObjectId, name: &[u8], fid: Fid, kind: Kind, dot: Dot) -> Edit {
     Edit::Bind(dir, Entry { name: name.to_vec(), fid, kind, dot })
 }
 

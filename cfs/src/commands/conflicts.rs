@@ -62,6 +62,11 @@ fn text(conflict: &Conflict) -> String {
             version.path
         ));
     }
+    if conflict.kind == "mark" {
+        text.push_str(
+            "    `cfs resolve --newest` keeps it, `rm` removes it; `cfs setacl` decides about a list\n",
+        );
+    }
     if !conflict.base.is_empty() {
         text.push_str(&format!(
             "    what they, or this machine's, were made from\n        {}\n",

@@ -65,7 +65,7 @@ comparedirs <fixfile>    writes what has to be decided below a directory (stdout
 dorepair [fixfile]       does what the file says
 replaceinc <file>        the contents of another file become the object's
 removeinc                removes the object with all its versions
-clearinc                 where all versions are equal, says so: nothing has to be done
+clearinc                 keeps what came back after it was removed; where all versions are equal, says so
 endrepair                shows the object as before
 quit                     ends
 ";
@@ -128,10 +128,13 @@ impl Session {
             }
             ("removeinc", []) => self.decide(talk, How::Remove),
             ("clearinc", []) => {
-                let count =
-                    self.conflicts(talk)?.iter().map(|conflict| conflict.versions.len()).sum::<usize>();
-                match count {
-                    0 => talk.say("All versions are equal: there is nothing to clear.\n"),
+                let conflicts = self.conflicts(talk)?;
+                let object = self.object()?;
+                match conflicts.iter().find(|conflict| conflict.path == *object) {
+                    Some(own) if own.kind == "mark" => return self.decide(talk, How::Newest),
+                    _ if conflicts.is_empty() => {
+                        talk.say("All versions are equal: there is nothing to clear.\n");
+                    }
                     _ => return Err(wrong("the versions differ")),
                 }
                 Ok(())
@@ -178,6 +181,10 @@ impl Session {
         if own.kind == "contents" {
             self.expanded = talk.ask(Request::Expand { path: path.clone() }).is_ok();
             talk.say(&format!("{} versions: replaceinc or removeinc\n", own.versions.len()));
+        } else if own.kind == "mark" {
+            talk.say(
+                "it came back after it was removed elsewhere: clearinc keeps it, removeinc removes it\n",
+            );
         } else {
             talk.say("objects of one name: comparedirs and dorepair, or removeinc\n");
         }
@@ -236,7 +243,7 @@ impl Session {
 
 fn fix(conflict: &Conflict) -> String {
     let how = match conflict.kind.as_str() {
-        "contents" => "newest",
+        "contents" | "mark" => "newest",
         "name" => "both",
         _ => "# nothing to be decided:",
     };
@@ -287,8 +294,10 @@ mod tests {
 
     #[test]
     fn what_is_compared_can_be_read_again() {
-        let conflict = Conflict { path: "/coda/r/f".into(), kind: "contents".into(), ..Conflict::default() };
-        assert_eq!(fixes(&fix(&conflict)).unwrap(), [(How::Newest, "/coda/r/f".into())]);
+        for kind in ["contents", "mark"] {
+            let conflict = Conflict { path: "/coda/r/f".into(), kind: kind.into(), ..Conflict::default() };
+            assert_eq!(fixes(&fix(&conflict)).unwrap(), [(How::Newest, "/coda/r/f".into())]);
+        }
     }
 
     #[test]

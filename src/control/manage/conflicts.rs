@@ -190,6 +190,10 @@ impl Venus {
             return self.decide_name(who, path, &contested, how).await;
         }
         let decided = async {
+            let view = self.core.current(id).await?;
+            if view.row.status.marked && !view.row.status.in_conflict() {
+                return self.decide_mark(who, id, &view.row.status, how).await;
+            }
             let choice = match how {
                 How::Ours => Choice::Ours,
                 How::Theirs => Choice::Theirs,
@@ -203,13 +207,7 @@ impl Venus {
                 How::Remove => {
                     let shown = self.core.current(id).await?.row.shown().ok_or(Error::Gone(id.fid))?;
                     let decided = self.core.decide(who.uid, id, Keep::Chosen(Choice::Version(shown))).await?;
-                    let view = self.core.current(id).await?;
-                    let dir = ObjectId { realm: id.realm, fid: view.row.status.parent };
-                    let name = self.core.cache.store(|store| store.name_in(dir, id.fid))?;
-                    let name = name.ok_or(Error::Gone(id.fid))?;
-                    self.core.remove(who.uid, dir, &name, crate::ops::Removal::File).await?;
-                    self.core.cache.forget_name(dir, &name);
-                    self.core.cache.forget_object(dir, true);
+                    self.remove_file(who, id).await?;
                     return Ok(Resolved { dropped: decided.dropped as u32 + 1, what: "removed".into() });
                 }
             };
@@ -228,6 +226,48 @@ impl Venus {
             Ok(several.then_some((dir, entry.name)))
         };
         named.await.map_err(|error: Error| failure(path, &error))
+    }
+
+    async fn remove_file(&self, who: Caller, id: ObjectId) -> Result<(), Error> {
+        let view = self.core.current(id).await?;
+        let dir = ObjectId { realm: id.realm, fid: view.row.status.parent };
+        let name = self.core.cache.store(|store| store.name_in(dir, id.fid))?;
+        let name = name.ok_or(Error::Gone(id.fid))?;
+        self.core.remove(who.uid, dir, &name, crate::ops::Removal::File).await?;
+        self.core.cache.forget_name(dir, &name);
+        self.core.cache.forget_object(dir, true);
+        Ok(())
+    }
+
+    /// Decides about what came back after it was removed elsewhere. It stays, or is for its user to remove: a decision
+    /// removes nothing that cannot be brought back.
+    async fn decide_mark(
+        &self,
+        who: Caller,
+        id: ObjectId,
+        status: &Status,
+        how: How,
+    ) -> Result<Resolved, Error> {
+        let mut ours = false;
+        for sibling in &status.siblings {
+            ours |= self.core.cache.store(|store| store.drew(sibling.dot.author))?;
+        }
+        let stays = match how {
+            How::Newest | How::Both => true,
+            How::Ours => ours,
+            How::Theirs => !ours,
+            How::Remove => {
+                self.remove_file(who, id).await?;
+                return Ok(Resolved { dropped: 1, what: "removed".into() });
+            }
+            How::Text | How::Take(_) => false,
+        };
+        if !stays {
+            let why = "it came back after it was removed elsewhere: `rm` removes it, `cfs resolve --newest` keeps it";
+            return Err(Error::Unclear(why.into()));
+        }
+        self.core.keep_marked(who.uid, id).await?;
+        Ok(Resolved { dropped: 0, what: "it stays".into() })
     }
 
     async fn decide_name(

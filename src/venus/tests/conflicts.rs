@@ -165,6 +165,47 @@ async fn any_version_and_any_other_file_can_be_taken() {
     settled(&parted, "both").await;
 }
 
+/// A file that the laptop removed and the desk wrote.
+async fn came_back() -> Parted {
+    let parted = Parted::new();
+    parted.a.write("f", "start").await.unwrap();
+    parted.b.read("f").await.unwrap();
+    parted.part();
+    parted.a.unlink("f").await.unwrap();
+    parted.b.write("f", "from the desk").await.unwrap();
+    parted.meet().await;
+    parted
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_back_is_listed_until_somebody_says_that_it_stays_or_removes_it() {
+    for stays in [true, false] {
+        let parted = came_back().await;
+        let listed = conflicts(&parted.a, &format!("/coda/{REALM}")).await;
+        assert_eq!((listed.len(), listed[0].kind.as_str()), (1, "mark"), "{listed:?}");
+        // What the laptop did was to remove it, and a decision does not.
+        let refused = resolve(&parted.a, "f", How::Ours).await.unwrap_err();
+        assert!(refused.why.contains("`rm` removes it"), "{refused:?}");
+        if stays {
+            resolve(&parted.a, "f", How::Newest).await.unwrap();
+            settled(&parted, "from the desk").await;
+        } else {
+            parted.a.unlink("f").await.unwrap();
+            for client in [&parted.a, &parted.b] {
+                assert_eq!(client.ls("").await.unwrap(), ["home"]);
+                assert!(conflicts(client, &format!("/coda/{REALM}")).await.is_empty());
+            }
+        }
+    }
+    let parted = came_back().await;
+    resolve(&parted.a, "f", How::Remove).await.unwrap();
+    assert_eq!(parted.b.ls("").await.unwrap(), ["home"]);
+    // Whose version came back keeps it as his.
+    let parted = came_back().await;
+    resolve(&parted.b, "f", How::Ours).await.unwrap();
+    settled(&parted, "from the desk").await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_version_renamed_to_the_name_is_the_one_that_stays() {
     let parted = both_wrote("f").await;
