@@ -143,6 +143,66 @@ async fn lost_answers_during_reintegration_do_nothing_twice() {
     assert_eq!(b.read("f07").await.unwrap(), "second");
 }
 
+/// A laptop's disk is put back to what it was before its log was sent. It sends the log once more, in the name of an
+/// author whose records are known, and goes on as another.
+#[tokio::test(start_paused = true)]
+async fn a_laptop_restored_to_yesterday_does_nothing_twice_and_loses_nothing() {
+    let world = World::new(2);
+    let (a, b) = (world.client("laptop"), world.client("desk"));
+    for name in ["f", "kept", "old", "moves"] {
+        a.write(name, "yesterday").await.unwrap();
+    }
+    b.ls("").await.unwrap();
+    away(&world, 2);
+    a.write("f", "on the train").await.unwrap();
+    a.write("new", "made on the train").await.unwrap();
+    a.unlink("old").await.unwrap();
+    a.rename("moves", "moved").await.unwrap();
+    a.mkdir("d").await.unwrap();
+    a.write("d/x", "deep").await.unwrap();
+    let waits = a.pending();
+    assert!(waits > 5);
+    let yesterday = world.crashed_dir(&a, "yesterday");
+    back(&world, 2);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(a.pending(), 0);
+    // Life goes on: what was sent is changed again, here and there, and some of it removed.
+    assert_eq!(b.read("f").await.unwrap(), "on the train");
+    b.write("f", "at the desk").await.unwrap();
+    a.write("new", "changed at home").await.unwrap();
+    a.write("later", "made at home").await.unwrap();
+    b.unlink("d/x").await.unwrap();
+    b.unlink("moved").await.unwrap();
+    a.write("old", "another of that name").await.unwrap();
+    drop(a);
+
+    assert!(yesterday.exists());
+    let restored = world.client("yesterday");
+    assert_eq!(restored.pending(), waits, "its log is what it was");
+    restored.ls("").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(restored.pending(), 0);
+    assert!(restored.spooled().is_empty());
+    for client in [&restored, &b] {
+        assert_eq!(client.ls("").await.unwrap(), ["d", "f", "home", "kept", "later", "new", "old"]);
+        assert!(client.ls("d").await.unwrap().is_empty());
+        for (name, contents) in [
+            ("f", "at the desk"),
+            ("new", "changed at home"),
+            ("later", "made at home"),
+            ("old", "another of that name"),
+            ("kept", "yesterday"),
+        ] {
+            assert_eq!(client.read(name).await.unwrap(), contents, "{name}");
+        }
+    }
+    // What it does from now on is new to everybody.
+    restored.write("f", "after the accident").await.unwrap();
+    restored.write("kept", "changed").await.unwrap();
+    assert_eq!(b.read("f").await.unwrap(), "after the accident");
+    assert_eq!(b.read("kept").await.unwrap(), "changed");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_file_written_again_while_its_store_waits_is_sent_as_it_was_and_as_it_is() {
     let world = World::new(1);
