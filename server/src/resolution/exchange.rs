@@ -277,7 +277,7 @@ impl Server {
         let (last, is_whole) = (heard.last, heard.last && heard.joined);
         let (peers, epoch) = self.group_of(id);
         let heard_of = files.len();
-        let joined = volume
+        let (joined, has_begun) = volume
             .write(
                 move |txn| {
                     // Before the states that fold what they did.
@@ -299,7 +299,8 @@ impl Server {
                     for dir in relisted {
                         renew(txn, &touching, dir)?;
                     }
-                    if heard.last && heard.joined && !txn.volume_row()?.joined {
+                    let begins = is_whole && !txn.volume_row()?.joined;
+                    if begins {
                         txn.set_joined(true)?;
                     }
                     txn.put_peer(peer, heard.incarnation, heard.upto)?;
@@ -308,11 +309,15 @@ impl Server {
                         txn.put_marks(peer, epoch, heard.marks)?;
                         txn.advance_marks(&peers, epoch)?;
                     }
-                    Ok(joined)
+                    Ok((joined, begins))
                 },
                 move |done| sessions.break_promises(id, &done.changed, NOBODY),
             )
             .await?;
+        if has_begun {
+            // Whoever asked before was told that there is nothing to hear. They learn of it by being asked.
+            volume.meetings.now();
+        }
         match last {
             true => volume.meetings.listed_all(peer),
             false if filling => volume.meetings.listed(peer, &joined),

@@ -111,12 +111,28 @@ async fn a_restored_server_learns_it_from_whom_it_asks() {
     cluster.restore(TWO, copy);
     cluster.start(TWO);
     cluster.settle(SOON).await;
+    tokio::time::sleep(PAUSE).await;
+    // Who asked it while it knew no better asks again, and not at the next regular meeting.
+    assert_eq!(heard(&cluster, 1), held(&cluster, 2));
     let mut two = client(&cluster, 2);
     assert_eq!(two.names(root).await, ["a", "b", "c"]);
     // It goes on as any member.
     two.mkdir(root, "d").await.unwrap();
     cluster.settle(SOON).await;
     cluster.check_stores();
+}
+
+/// The run of the other member's store that server `id` has heard, and how far.
+fn heard(cluster: &Cluster, id: u8) -> (u64, u64) {
+    let known = cluster.server(id).volume(cluster.home).unwrap();
+    let known = known.read(|view| Ok(view.peer(ServerId(3 - id))?)).unwrap();
+    (known.incarnation, known.seen)
+}
+
+/// The run of the store of server `id`, and how far it has come.
+fn held(cluster: &Cluster, id: u8) -> (u64, u64) {
+    let row = cluster.server(id).volume(cluster.home).unwrap().read(|view| Ok(view.volume_row()?)).unwrap();
+    (row.incarnation, row.change_seq)
 }
 
 #[tokio::test(start_paused = true)]
