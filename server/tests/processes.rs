@@ -126,26 +126,30 @@ async fn a_realm_is_made_joined_and_administered() {
 
     let token = well(volutil(&one, &["invite", "--name", "beta"]));
     let second_at = format!("127.0.0.1:{second_port}");
-    let join = |token: &str, dir: &Path| {
-        codasrv(&[
-            "join",
-            "--scm",
-            &at,
-            "--token",
-            token.trim(),
-            "--dir",
-            dir.to_str().unwrap(),
-            "--name",
-            "beta",
-            "--endpoint",
-            &second_at,
-        ])
+    let join = |token: &str, dir: &Path, name: &str, endpoint: &str| {
+        let (token, dir) = (token.trim(), dir.to_str().unwrap());
+        let words =
+            ["join", "--scm", &at, "--token", token, "--dir", dir, "--name", name, "--endpoint", endpoint];
+        codasrv(&words)
     };
-    // A token of another authority convinces nobody, and is not used up.
+    // A token of another authority convinces nobody, and is not used up; nothing is left where it failed.
     let (start, _) = token.trim().rsplit_once(':').unwrap();
-    badly(join(&format!("{start}:{}", "0".repeat(64)), &dir.path().join("fooled")));
-    assert!(well(join(&token, &two)).contains("beta is server 2 of test.example"));
-    assert!(badly(join(&token, &dir.path().join("three"))).contains("unknown token"));
+    let (wrong, fooled) = (format!("{start}:{}", "0".repeat(64)), dir.path().join("fooled"));
+    assert!(badly(join(&wrong, &fooled, "beta", &second_at)).contains("Is the token whole?"));
+    // Nor is it where another server is reached.
+    assert!(badly(join(&token, &fooled, "beta", &at)).contains("is where server alpha is reached"));
+    assert!(!fooled.exists());
+    // The name is that of the invitation, whatever this machine is called.
+    assert!(well(join(&token, &two, "there", &second_at)).contains("beta is server 2 of test.example"));
+    assert!(well(volutil(&one, &["servers"])).contains("2\tbeta\t"));
+    assert!(badly(join(&token, &fooled, "beta", &second_at)).contains("unknown token"));
+    // One name is one server, and a line of db/servers.
+    assert!(badly(volutil(&one, &["invite", "--name", "beta"])).contains("server 2 is called beta already"));
+    assert!(badly(volutil(&one, &["invite", "--name", "ga mma"])).contains("no blanks"));
+    let nameless = well(volutil(&one, &["invite"]));
+    let third_at = format!("127.0.0.1:{}", free_port());
+    let refused = badly(join(&nameless, &fooled, "beta", &third_at));
+    assert!(refused.contains("server 2 is called beta already"), "{refused}");
     let second = serve(&two);
 
     let created = well(volutil(&one, &["createvol_rep", "home", "alpha", "beta"]));

@@ -267,7 +267,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         (Some(Command::Join { scm, token, dir, own }), _) => {
             let (name, endpoints) = own.resolve()?;
-            let id = join::join(scm, &token, &dir, &name, endpoints).await?;
+            let (id, name) = join::join(scm, &token, &dir, &name, endpoints).await?;
             if json {
                 let made =
                     serde_json::json!({ "realm": token.realm, "name": name, "server": id.0, "dir": dir });

@@ -170,6 +170,9 @@ impl Server {
                        reached, or copy ca.key and ca.pem into its directory";
             return Err(Refusal::new(Code::Unsupported, why));
         }
+        if !invite.name.is_empty() {
+            change::check_server_name(&realm, &invite.name)?;
+        }
         let kept = self.store().invitations()?;
         let server =
             change::free_server(&realm, invite.server, |id| kept.iter().any(|kept| kept.server == id))?;
@@ -199,8 +202,9 @@ impl Server {
         let refused = |why: &str| Refusal::new(Code::Access, why);
         let signer = self.config().signer.clone().filter(Signer::is_here);
         let signer = signer.ok_or_else(|| refused("this server signs nothing"))?;
-        let invitation =
-            self.store().take_invitation(&enroll.token)?.ok_or_else(|| refused("unknown token"))?;
+        let unknown =
+            "unknown token: each works once, at the SCM that printed it; `volutil invite` prints another";
+        let invitation = self.store().take_invitation(&enroll.token)?.ok_or_else(|| refused(unknown))?;
         let name = [&invitation.name, &enroll.name].into_iter().find(|name| !name.is_empty());
         let name = name.cloned().unwrap_or_else(|| format!("server{}", invitation.server));
         let signed = match (signer.sign)(invitation.server, &enroll.request) {
@@ -210,8 +214,12 @@ impl Server {
                 return Err(Refusal::new(Code::Invalid, why));
             }
         };
-        change::add_server(&mut realm, invitation.server, &name, enroll.endpoints);
-        if let Err(refusal) = self.commit(realm).await {
+        let added = change::add_server(&mut realm, invitation.server, &name, enroll.endpoints);
+        let committed = match added {
+            Ok(()) => self.commit(realm).await.map(drop),
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = committed {
             self.store().invite(&invitation)?;
             return Err(refusal);
         }

@@ -4,7 +4,7 @@ use coda_proto::{
     Acl, Code, Refusal, Rights, ServerId, VolumeId, id::optional, name::VOLUME_NAME_LIMIT, wire,
 };
 
-use super::Realm;
+use super::{Realm, servers};
 use crate::setup::add_volume_on;
 
 /// Slots of a volume that the text files have room for.
@@ -257,9 +257,42 @@ pub fn set_root(realm: &mut Realm, name: &str) -> Result<VolumeId, Refusal> {
 }
 
 /// A further server. Its id and name were kept for it.
-pub fn add_server(realm: &mut Realm, id: ServerId, name: &str, endpoints: Vec<wire::Endpoint>) {
+pub fn add_server(
+    realm: &mut Realm,
+    id: ServerId,
+    name: &str,
+    endpoints: Vec<wire::Endpoint>,
+) -> Result<(), Refusal> {
+    check_server_name(realm, name)?;
+    if !endpoints.iter().any(|endpoint| !endpoint.peer_only) {
+        return Err(invalid("clients need an endpoint, too"));
+    }
+    let mut others = realm.servers.values();
+    if let Some(other) = others.find(|other| other.endpoints.iter().any(|taken| endpoints.contains(taken))) {
+        let at = other.endpoints.iter().find(|taken| endpoints.contains(taken)).expect("it was just found");
+        let why =
+            format!("{}:{} is where server {} is reached: say --endpoint", at.host, at.port, other.name);
+        return Err(Refusal::new(Code::Exists, why));
+    }
     let info = wire::ServerInfo { id: id.0.into(), name: name.to_owned(), endpoints };
     realm.servers.insert(id, info);
+    Ok(())
+}
+
+/// Refuses what cannot name a further server.
+pub fn check_server_name(realm: &Realm, name: &str) -> Result<(), Refusal> {
+    servers::check_name(name).map_err(invalid)?;
+    match realm.servers.values().find(|other| other.name == name) {
+        Some(other) => {
+            let why = format!(
+                "server {} is called {name} already; if it is no more, take its line out of db/servers and \
+                 `volutil import`",
+                other.id
+            );
+            Err(Refusal::new(Code::Exists, why))
+        }
+        None => Ok(()),
+    }
 }
 
 /// An id for an invitation: the one asked for, or the lowest that nobody has.

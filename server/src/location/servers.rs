@@ -39,6 +39,15 @@ pub fn parse(file: &str, text: &str) -> Result<BTreeMap<ServerId, wire::ServerIn
     }
 }
 
+/// Refuses what cannot name a new server: what a line of this file cannot say, and what would be taken for an id.
+pub fn check_name(name: &str) -> Result<(), String> {
+    endpoint(name)?;
+    if name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '#') || name.parse::<u32>().is_ok() {
+        return Err(format!("{name:?} cannot name a server: no blanks, no #, and not only digits"));
+    }
+    Ok(())
+}
+
 /// `HOST`, `HOST:PORT` or `[V6]:PORT`.
 pub fn endpoint(text: &str) -> Result<(String, u16), String> {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -83,6 +92,19 @@ mod tests {
             [(1, endpoint("alpha", 2432)), (2, endpoint("beta", 2500)), (254, endpoint("::1", 9))]
         );
         assert_eq!(parse("again", &text(&servers)).unwrap(), servers);
+    }
+
+    #[test]
+    fn what_may_name_a_server_is_a_line_of_the_file() {
+        for name in ["alpha", "files1.example.org", "beta:2500", "[::1]:9", "2nd"] {
+            assert_eq!(check_name(name), Ok(()));
+            let line = format!("{name} 1\n");
+            assert_eq!(parse("servers", &line).unwrap()[&ServerId(1)].name, name);
+        }
+        let long = "x".repeat(254);
+        for name in ["", "two words", "a\tb", "a\nb", "a#b", "7", "a:0", &long] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
     }
 
     #[test]

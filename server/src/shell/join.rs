@@ -4,14 +4,19 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use coda_net::{Authority, Credentials, Dialer, Priority, Target, Trust, credentials};
+use coda_net::{Authority, CallError, Credentials, Dialer, Priority, Target, Trust, credentials};
 use coda_proto::{
     Refusal, Rights, ServerId,
     wire::{self, request, response::Body},
 };
 
 use super::{Certified, NetEnv, nanoseconds, now, token::Token};
-use crate::{Durability, location::Realm, setup, store::RealmStore};
+use crate::{
+    Durability,
+    location::{Realm, servers},
+    setup,
+    store::RealmStore,
+};
 
 /// How long a server may show no sign of life.
 pub const SILENCE: Duration = Duration::from_secs(15);
@@ -28,6 +33,7 @@ pub fn init(
     if dir.join("server.db").exists() || dir.join("ca.key").exists() {
         bail!("{}: there is a server store already", dir.display());
     }
+    servers::check_name(name).map_err(anyhow::Error::msg)?;
     let own = ServerId(1);
     let server = wire::ServerInfo { id: own.0.into(), name: name.to_owned(), endpoints };
     let made = setup::realm(realm, vec![server], any)?;
@@ -40,14 +46,16 @@ pub fn init(
     Ok(())
 }
 
-/// Enrols this server with the SCM of a realm. Answers its id.
+/// Enrols this server with the SCM of a realm. Answers its id, and its name: that of the invitation, if that has one.
+/// Where it fails, nothing is left of it.
 pub async fn join(
     scm: wire::Endpoint,
     token: &Token,
     dir: &Path,
     name: &str,
     endpoints: Vec<wire::Endpoint>,
-) -> anyhow::Result<ServerId> {
+) -> anyhow::Result<(ServerId, String)> {
+    let made = !dir.exists();
     fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     if dir.join("server.db").exists() {
         bail!("{}: there is a server store already", dir.display());
@@ -55,7 +63,23 @@ pub async fn join(
     // The token says which authority to believe.
     let known = dir.join("known_realms");
     fs::write(&known, format!("{} {}\n", token.realm, token.fingerprint))?;
-    let dialer = Dialer::new(Arc::new(Trust::on_first_use(&known)), None)?;
+    let joined = enrol(scm, token, (dir, &known), name, endpoints).await;
+    fs::remove_file(&known)?;
+    if joined.is_err() && made {
+        // Not where there is anything in it.
+        let _ = fs::remove_dir(dir);
+    }
+    joined
+}
+
+async fn enrol(
+    scm: wire::Endpoint,
+    token: &Token,
+    (dir, known): (&Path, &Path),
+    name: &str,
+    endpoints: Vec<wire::Endpoint>,
+) -> anyhow::Result<(ServerId, String)> {
+    let dialer = Dialer::new(Arc::new(Trust::on_first_use(known)), None)?;
     let target =
         Target { realm: token.realm.clone(), host: scm.host.clone(), port: scm.port as u16, server: None };
     let (key, request) = credentials::request()?;
@@ -66,10 +90,15 @@ pub async fn join(
         endpoints,
     };
     let request = wire::Request { body: Some(request::Body::Enroll(enroll)), ..wire::Request::default() };
-    let (response, _) = dialer
-        .call(&target, request, Bytes::new(), Priority::Foreground, SILENCE)
-        .await
-        .with_context(|| format!("{}:{}", scm.host, scm.port))?;
+    let asked = dialer.call(&target, request, Bytes::new(), Priority::Foreground, SILENCE).await;
+    let (response, _) = match asked {
+        Err(CallError::Untrusted(_)) => bail!(
+            "{}:{}: its authority is not the one that the token names. Is the token whole? `volutil invite` prints another",
+            scm.host,
+            scm.port
+        ),
+        asked => asked.with_context(|| format!("{}:{}", scm.host, scm.port))?,
+    };
     let enrolled = match answer(response)? {
         Body::Enrolled(enrolled) => enrolled,
         other => bail!("the SCM answers something else: {other:?}"),
@@ -80,8 +109,8 @@ pub async fn join(
     let (realm, log) = super::scm::log(&NetEnv::new(&mine)?, &scm, &Certified(mine.clone())).await?;
     // No replica is made here: the SCM puts volumes on this server when it is told to.
     RealmStore::create_with(dir, own, &realm, &log, Durability::Full)?;
-    fs::remove_file(&known)?;
-    Ok(own)
+    let called = realm.servers.get(&own).map_or_else(|| name.to_owned(), |info| info.name.clone());
+    Ok((own, called))
 }
 
 /// The realm's configuration, as the server at `endpoint` knows it.

@@ -168,7 +168,7 @@ fn make(answers: Answers) -> anyhow::Result<Report> {
         }
         Answers::Further { dir, scm, token, name, at } => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let id =
+            let (id, name) =
                 runtime.block_on(join::join(endpoint(&scm)?, &token, &dir, &name, vec![endpoint(&at)?]))?;
             let made = format!("{name} is server {id} of {}.", token.realm);
             let json = json!({ "realm": token.realm, "name": name, "server": id.0, "dir": dir });
