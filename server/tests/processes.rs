@@ -152,6 +152,16 @@ async fn a_realm_is_made_joined_and_administered() {
     assert!(refused.contains("server 2 is called beta already"), "{refused}");
     let second = serve(&two);
 
+    // Without the admin key, and with nothing else, the next step is named.
+    assert!(badly(volutil(&two, &["list"])).contains("say where with --dir or CODA_ADMIN_DIR"));
+    let keys = dir.path().join("keys");
+    std::fs::create_dir(&keys).unwrap();
+    for name in ["admin.pem", "admin.key"] {
+        std::fs::copy(one.join(name), keys.join(name)).unwrap();
+    }
+    assert!(badly(volutil(&keys, &["list"])).contains("say --host"));
+    well(volutil(&keys, &["--host", &second_at, "list"]));
+
     let created = well(volutil(&one, &["createvol_rep", "home", "alpha", "beta"]));
     assert_eq!(created, "Volume 7f000002 (home) created \n");
     assert!(badly(volutil(&one, &["create", "home"])).contains("already"));

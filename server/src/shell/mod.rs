@@ -8,6 +8,7 @@ pub mod files;
 pub mod join;
 pub mod metrics;
 pub mod names;
+pub mod overtaken;
 pub mod ports;
 pub mod scm;
 mod seal;

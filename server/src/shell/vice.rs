@@ -14,6 +14,7 @@ use std::{
 
 use coda_proto::{Acl, Rights, ServerId, wire};
 
+use super::overtaken;
 use crate::{
     Server,
     location::{FileError, Realm, load, servers, vrlist},
@@ -70,7 +71,15 @@ pub fn edits(dir: &Path, realm: &Realm) -> Result<Edits, FileError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(now[name].clone()),
         Err(error) => Err(FileError::new(name, 0, error.to_string())),
     };
+    if !EDITED.iter().any(|name| dir.join("db").join(name).exists()) {
+        let why =
+            "none of db/servers, db/VRList and db/scm is there; --vicedir names the directory of a server";
+        return Err(FileError::new(&dir.display().to_string(), 0, why));
+    }
     let (servers, vrlist, scm) = (text("servers")?, text("VRList")?, text("scm")?);
+    for (name, text) in [("servers", &servers), ("VRList", &vrlist)] {
+        overtaken::refuse(&dir.join("db").join(name), text, &now[name])?;
+    }
     let new = load::load(realm, &servers, &vrlist, &Acl::root(Rights(0)))?;
     let scm = scm.trim();
     let named = new.servers.iter().find(|(id, info)| info.name == scm || id.to_string() == scm);
@@ -253,6 +262,12 @@ mod tests {
         assert!(write_db(dir.path(), &realm).unwrap().is_empty());
         assert!(read(dir.path(), "VRList").starts_with("/ 7f000001 2 01000001"));
         assert!(!dir.path().join("db/VRList.now").exists());
+    }
+
+    #[test]
+    fn a_directory_without_the_files_is_named() {
+        let (dir, realm) = (tempfile::tempdir().unwrap(), realm());
+        assert!(edits(dir.path(), &realm).unwrap_err().to_string().contains("--vicedir"));
     }
 
     #[test]

@@ -60,8 +60,20 @@ impl Link {
     /// By the admin key in `dir`, to the server at `host`: if none is named, to the SCM that the store there
     /// knows.
     pub fn open(dir: &Path, host: Option<&str>, silence: Duration) -> anyhow::Result<Link> {
+        if !dir.join("admin.pem").exists() {
+            let why = format!(
+                "{}: no admin.pem and admin.key here, which the first server's directory has, or a copy of them: say \
+                 where with --dir or {DIRECTORY}",
+                dir.display()
+            );
+            return Err(Failed(Exit::Usage, why).into());
+        }
         let credentials = Credentials::load(dir, "admin")?;
         let known = || -> anyhow::Result<Realm> {
+            if !dir.join("server.db").exists() {
+                let why = format!("{}: the admin key alone knows no server: say --host", dir.display());
+                return Err(Failed(Exit::Usage, why).into());
+            }
             Ok(RealmStore::look(dir).context("which server? give --host")?.load()?.1)
         };
         let at = match host {

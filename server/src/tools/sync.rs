@@ -151,12 +151,14 @@ fn unheard(report: &wire::ReplicaReport, other: &wire::ReplicaReport) -> u64 {
     }
 }
 
-/// What a member does, in one word. One that joins is syncing as soon as it knows how much there is.
+/// What a member does, in one word. One that joins is syncing as soon as it knows how much there is; an active one
+/// whose disk is new or an old copy waits until it has met the others, and serves nothing.
 fn word(status: &MemberStatus) -> &'static str {
     let syncing = status.report.as_ref().and_then(|report| report.progress.as_ref());
     match status.member.state() {
         MemberState::MemberJoining if syncing.is_some_and(|progress| progress.objects_total > 0) => "syncing",
         MemberState::MemberJoining => "joining",
+        MemberState::MemberActive if status.report.as_ref().is_some_and(|report| !report.joined) => "waiting",
         MemberState::MemberActive => "active",
         MemberState::MemberLeaving => "leaving",
         MemberState::MemberUnknown => "unknown",
@@ -239,10 +241,15 @@ impl Survey {
     /// One line that is drawn over itself.
     fn bar(&self) -> String {
         let width = 30;
-        let waits = |member: &&MemberStatus| word(member) != "active" || member.report.is_none();
+        let waits = |member: &&MemberStatus| {
+            word(member) != "active" || member.report.is_none() || member.left_objects > 0
+        };
         let parts = self.members.iter().filter(waits).map(|member| {
             if member.report.is_none() {
                 return format!("{} does not answer", member.name);
+            }
+            if word(member) == "active" {
+                return format!("{} has yet to hear of {} objects", member.name, member.left_objects);
             }
             let progress = member.report.as_ref().and_then(|report| report.progress).unwrap_or_default();
             let share = match progress.objects_total {
@@ -385,6 +392,30 @@ mod tests {
         );
         assert!(survey.bar().starts_with("c syncing [#######......................."), "{}", survey.bar());
         assert_eq!(survey.json()["members"][0]["objects_left"], 75);
+    }
+
+    #[test]
+    fn an_active_member_that_serves_nothing_waits_and_who_has_not_heard_is_named() {
+        let survey_of = |status| Survey {
+            volume: VolumeId(0x7f00_0001),
+            name: "v".into(),
+            epoch: 2,
+            members: vec![status],
+        };
+        let own = wire::ReplicaReport {
+            progress: Some(wire::SyncProgress::default()),
+            joined: false,
+            ..report(1, 0, &[])
+        };
+        let waiting = survey_of(status_of("a", member(1, MemberState::MemberActive), Some(own), &[]));
+        assert!(waiting.text().contains("on a, waiting: 0 of 0 objects"), "{}", waiting.text());
+        assert_eq!(waiting.json()["members"][0]["state"], "waiting");
+        assert!(waiting.bar().starts_with("a waiting ["), "{}", waiting.bar());
+        let own = Some(report(1, 9, &[(2, 27)]));
+        let behind =
+            survey_of(status_of("a", member(1, MemberState::MemberActive), own, &[&report(2, 30, &[])]));
+        assert_eq!(behind.bar(), "a has yet to hear of 3 objects");
+        assert!(!waiting.is_settled() && !behind.is_settled());
     }
 
     #[test]

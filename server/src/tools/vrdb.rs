@@ -9,8 +9,8 @@ use anyhow::Context;
 use coda_proto::wire::{self, admin::Body as Ask};
 use serde_json::{Value, json};
 
-use super::{Link, Report, link::server};
-use crate::location::vrlist;
+use super::{Exit, Failed, Link, Report, link::server};
+use crate::{location::vrlist, shell::overtaken};
 
 fn read(path: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| path.display().to_string())
@@ -18,7 +18,13 @@ fn read(path: &Path) -> anyhow::Result<String> {
 
 /// Loads a VRList.
 pub async fn make(link: &Link, file: &Path, dry_run: bool) -> anyhow::Result<Report> {
-    let load = wire::LoadLocation { servers_file: String::new(), vrlist_file: read(file)?, dry_run };
+    let list = read(file)?;
+    let now = link.realm().await?;
+    let now = vrlist::text(now.volumes.values().map(|volume| &volume.info));
+    if let Err(why) = overtaken::refuse(file, &list, &now) {
+        return Err(Failed(Exit::Refused, why.to_string()).into());
+    }
+    let load = wire::LoadLocation { servers_file: String::new(), vrlist_file: list, dry_run };
     let answer = link.ask(Ask::LoadLocation(load)).await?;
     let changed: Vec<Value> = answer.volumes.iter().map(super::info::json_of).collect();
     let report = Report::new(answer.text.clone(), json!({ "changed": changed, "difference": answer.text }));
