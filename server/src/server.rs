@@ -61,7 +61,7 @@ impl Server {
     /// Serves the store at `config.dir`. Nothing is loaded per object.
     pub fn open(config: ServerConfig, env: Arc<dyn Env>) -> Result<Arc<Server>, StoreError> {
         if !config.dir.join("server.db").exists() {
-            return Err(StoreError::Missing(config.dir.clone()));
+            return Err(StoreError::none_in(&config.dir));
         }
         let lock = StoreLock::take(&config.dir)?;
         let env: Arc<dyn Env> = Arc::new(Noticing::new(env));

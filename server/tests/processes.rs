@@ -456,3 +456,31 @@ async fn each_caller_has_a_port_of_its_own_and_is_heard_from_its_addresses_only(
     assert!(call.is_err(), "nothing answers there: {call:?}");
     server.shutdown().await;
 }
+
+#[test]
+fn what_another_server_left_is_not_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = dir.path().join("one");
+    let words = ["--dir", one.to_str().unwrap()];
+    let init = ["init", "--realm", "r.example", "--name", "alpha", "--endpoint", "127.0.0.1:9"];
+    let init: Vec<&str> = init.into_iter().chain(words).collect();
+    well(codasrv(&init));
+    let meta = one.join("vol/01000001/meta.db");
+    let before = std::fs::read(&meta).unwrap();
+    // A disk of which only the replicas came back.
+    for name in ["server.db", "ca.pem", "admin.pem", "server.pem", "ca.key", "admin.key", "server.key"] {
+        let refused = badly(codasrv(&init));
+        assert!(refused.contains("there is a server store already"), "{refused}");
+        std::fs::remove_file(one.join(name)).unwrap();
+    }
+    let refused = badly(codasrv(&init));
+    assert!(refused.contains("there are replicas in vol"), "{refused}");
+    let join =
+        ["join", "--scm", "127.0.0.1:9", "--token", "r.example/1/SHA256:1", "--endpoint", "127.0.0.1:9"];
+    let join: Vec<&str> = join.into_iter().chain(words).collect();
+    let refused = badly(codasrv(&join));
+    assert!(refused.contains("there are replicas in vol"), "{refused}");
+    let refused = badly(codasrv(&words));
+    assert!(refused.contains("put it back from a copy"), "{refused}");
+    assert!(std::fs::read(&meta).unwrap() == before);
+}

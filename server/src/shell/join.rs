@@ -15,7 +15,7 @@ use crate::{
     Durability,
     location::{Realm, servers},
     setup,
-    store::RealmStore,
+    store::{RealmStore, has_replicas},
 };
 
 /// How long a server may show no sign of life.
@@ -30,9 +30,12 @@ pub fn init(
     any: Rights,
 ) -> anyhow::Result<()> {
     fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
-    if dir.join("server.db").exists() || dir.join("ca.key").exists() {
-        bail!("{}: there is a server store already", dir.display());
+    let left =
+        ["server.db", "ca.key", "admin.key", "server.key"].into_iter().find(|name| dir.join(name).exists());
+    if let Some(left) = left {
+        bail!("{}: there is a server store already, or what is left of one: {left}", dir.display());
     }
+    not_over_replicas(dir)?;
     servers::check_name(name).map_err(anyhow::Error::msg)?;
     let own = ServerId(1);
     let server = wire::ServerInfo { id: own.0.into(), name: name.to_owned(), endpoints };
@@ -60,6 +63,7 @@ pub async fn join(
     if dir.join("server.db").exists() {
         bail!("{}: there is a server store already", dir.display());
     }
+    not_over_replicas(dir)?;
     // The token says which authority to believe.
     let known = dir.join("known_realms");
     fs::write(&known, format!("{} {}\n", token.realm, token.fingerprint))?;
@@ -70,6 +74,16 @@ pub async fn join(
         let _ = fs::remove_dir(dir);
     }
     joined
+}
+
+/// A new server makes nothing over what another left.
+fn not_over_replicas(dir: &Path) -> anyhow::Result<()> {
+    match has_replicas(dir) {
+        true => {
+            bail!("{}: there are replicas in vol, of another server: name another directory", dir.display())
+        }
+        false => Ok(()),
+    }
 }
 
 async fn enrol(

@@ -55,7 +55,7 @@ impl CodaServer {
         allow: &[(Port, Network)],
     ) -> Result<CodaServer, StartError> {
         if !config.dir.join("server.db").exists() {
-            return Err(StoreError::Missing(config.dir).into());
+            return Err(StoreError::none_in(&config.dir).into());
         }
         let credentials = Credentials::load(&config.dir, "server")?;
         if authority::is_here(&config.dir) {

@@ -37,6 +37,12 @@ pub enum StoreError {
     /// There is no store.
     #[error("{0}: no server store here; make one with `codasrv init` or `codasrv join`")]
     Missing(PathBuf),
+    /// There are replicas, and what says whose they are is gone.
+    #[error(
+        "{0}: there are replicas here, and no server.db: put it back from a copy, with server.pem, server.key and ca.pem. \
+         `codasrv join` in another directory makes a new server, and leaves these alone"
+    )]
+    Headless(PathBuf),
     /// There is a store already.
     #[error("{0}: there is a server store already")]
     Exists(PathBuf),
@@ -46,6 +52,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// There is no server.db in `dir`.
+    pub fn none_in(dir: &Path) -> StoreError {
+        match has_replicas(dir) {
+            true => StoreError::Headless(dir.to_owned()),
+            false => StoreError::Missing(dir.to_owned()),
+        }
+    }
+
     /// An I/O failure at `path`.
     pub fn io(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
         move |source| StoreError::Io { path: path.to_owned(), source }
@@ -63,6 +77,12 @@ impl StoreError {
             _ => false,
         }
     }
+}
+
+/// Whether a server ever kept replicas in `dir`.
+pub fn has_replicas(dir: &Path) -> bool {
+    let Ok(mut found) = std::fs::read_dir(dir.join("vol")) else { return false };
+    found.any(|entry| entry.is_ok_and(|entry| entry.path().is_dir()))
 }
 
 impl From<rusqlite::types::FromSqlError> for StoreError {

@@ -32,7 +32,7 @@ mod view;
 
 pub use collect::{Due, Left};
 pub use containers::Containers;
-pub use error::StoreError;
+pub use error::{StoreError, has_replicas};
 pub use former::Former;
 pub use lock::StoreLock;
 pub use lost::{LostRow, StoredRow};

@@ -101,7 +101,7 @@ impl RealmStore {
     /// Opens it, and notes the incarnation drawn for this start.
     pub fn open(dir: &Path, incarnation: u64, durability: Durability) -> Result<RealmStore, StoreError> {
         if !path(dir).exists() {
-            return Err(StoreError::Missing(dir.to_owned()));
+            return Err(StoreError::none_in(dir));
         }
         let db = schema::open(&path(dir), &tables::REALM, durability)?;
         db.execute("UPDATE identity SET incarnation = ?1", [signed(incarnation)])?;
@@ -111,7 +111,7 @@ impl RealmStore {
     /// Opens it for a look, changing nothing. (One of an earlier version is brought up to date first.)
     pub fn look(dir: &Path) -> Result<RealmStore, StoreError> {
         if !path(dir).exists() {
-            return Err(StoreError::Missing(dir.to_owned()));
+            return Err(StoreError::none_in(dir));
         }
         schema::migrate(&path(dir), &tables::REALM)?;
         Ok(RealmStore { db: Mutex::new(schema::open_for_reading(&path(dir))?) })
