@@ -1,7 +1,7 @@
 //! A server: its store, its volumes, its sessions.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, RwLock, Weak,
         atomic::{AtomicBool, Ordering},
@@ -45,6 +45,8 @@ pub struct Server {
     /// Told whenever `realm` is another.
     changed: tokio::sync::watch::Sender<u64>,
     volumes: RwLock<BTreeMap<VolumeId, Arc<Volume>>>,
+    /// Volumes whose replica here is damaged, and not served. The others are.
+    damaged: Mutex<BTreeSet<VolumeId>>,
     sessions: Arc<Sessions>,
     lock: Mutex<Option<StoreLock>>,
     /// Changes of the realm's configuration, one at a time.
@@ -82,6 +84,7 @@ impl Server {
             telling: AtomicBool::new(false),
             changed: tokio::sync::watch::Sender::new(0),
             volumes: RwLock::default(),
+            damaged: Mutex::default(),
             lock: Mutex::new(Some(lock)),
             changing: tokio::sync::Mutex::new(()),
             refreshing: AtomicBool::new(false),
@@ -116,12 +119,23 @@ impl Server {
     fn open_volumes(&self, realm: &Realm, incarnation: impl Fn() -> u64) -> Result<(), StoreError> {
         for id in realm.volumes.keys() {
             let Some(member) = realm.replica_at(*id, self.id) else { continue };
-            if self.volumes().contains_key(id) {
+            if self.volumes().contains_key(id) || self.damaged().contains(id) {
                 continue;
             }
             let (durability, now) = (self.config.durability, self.env.now());
-            let replica =
-                Replica::open(&self.config.dir, *id, member.replica, incarnation(), durability, now)?;
+            let opened = Replica::open(&self.config.dir, *id, member.replica, incarnation(), durability, now);
+            let replica = match opened {
+                Err(error) if error.is_damage() => {
+                    let path = replica_dir(&self.config.dir, member.replica);
+                    tracing::error!(
+                        volume = %id, path = %path.display(), %error,
+                        "the database of this replica is damaged, and it is not served: stop the server, `codasrv check --repair`"
+                    );
+                    self.damaged.lock().expect("never held across a panic").insert(*id);
+                    continue;
+                }
+                opened => opened?,
+            };
             let volume = Volume::new(self.id, replica, self.env.clone(), self.config.crash.clone());
             let attending = resolution::attend(self.me.clone(), Arc::downgrade(&volume));
             self.env.spawn(Box::pin(scrub::scrub(Arc::downgrade(&volume))));
@@ -342,7 +356,16 @@ impl Server {
     pub fn volume(&self, id: VolumeId) -> Result<Arc<Volume>, Refusal> {
         let volumes = self.volumes.read().expect("never held across a panic");
         volumes.get(&id).cloned().ok_or_else(|| {
+            if self.damaged().contains(&id) {
+                let why = format!("the replica of volume {id} on server {} is damaged", self.id);
+                return Refusal::new(Code::NotJoined, why);
+            }
             Refusal::new(Code::NoVolume, format!("server {} holds no replica of volume {id}", self.id))
         })
+    }
+
+    /// Volumes that should be served here, and whose replica is damaged.
+    pub(crate) fn damaged(&self) -> BTreeSet<VolumeId> {
+        self.damaged.lock().expect("never held across a panic").clone()
     }
 }

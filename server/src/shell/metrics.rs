@@ -41,10 +41,16 @@ struct Numbers {
 
 fn volumes(server: &Server, page: &mut Page) {
     let all: Vec<Numbers> = server.volumes().keys().filter_map(|id| numbers(server, *id)).collect();
-    page.family("coda_volume_state", "gauge", "Whether a replica serves, or waits to meet the others.");
-    for one in &all {
-        for (state, is) in [("serving", one.serving), ("waiting", !one.serving)] {
-            page.sample("coda_volume_state", &[("volume", &one.volume), ("state", state)], u8::from(is));
+    let help = "Whether a replica serves, waits to meet the others, or is damaged.";
+    page.family("coda_volume_state", "gauge", help);
+    let realm = server.realm();
+    let damaged = server.damaged();
+    let damaged = damaged.iter().filter_map(|id| realm.volumes.get(id)).map(|volume| &volume.info.name);
+    let states = all.iter().map(|one| (&one.volume, if one.serving { "serving" } else { "waiting" }));
+    for (volume, is) in states.chain(damaged.map(|volume| (volume, "damaged"))) {
+        for state in ["serving", "waiting", "damaged"] {
+            let is = state == is;
+            page.sample("coda_volume_state", &[("volume", volume), ("state", state)], u8::from(is));
         }
     }
     type Column = (&'static str, &'static str, &'static str, fn(&Numbers) -> u64);

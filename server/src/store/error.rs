@@ -91,6 +91,22 @@ impl From<rusqlite::types::FromSqlError> for StoreError {
     }
 }
 
+impl StoreError {
+    /// Whether what is on the disk is no store that we could have written, where the disk itself works.
+    pub fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match self {
+            StoreError::Sql(rusqlite::Error::SqliteFailure(error, why)) => {
+                // An empty file is a database without tables.
+                let has_none = why.as_ref().is_some_and(|why| why.starts_with("no such table"));
+                has_none || matches!(error.code, DatabaseCorrupt | NotADatabase)
+            }
+            StoreError::Sql(rusqlite::Error::QueryReturnedNoRows) | StoreError::Damaged(_) => true,
+            _ => false,
+        }
+    }
+}
+
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Refusal {
         let full = match &error {

@@ -42,7 +42,12 @@ pub fn check(dir: &Path) -> Result<Vec<Finding>, StoreError> {
         let path = replica_dir(dir, member.replica);
         let mut wrong = |what: String| findings.push(Finding { replica: member.replica, what });
         match open_for_reading(&path.join("meta.db")) {
-            Ok(db) => Check { db: &db, view: View { db: &db, volume: *id }, dir: &path }.run(&mut wrong)?,
+            Ok(db) => {
+                match (Check { db: &db, view: View { db: &db, volume: *id }, dir: &path }.run(&mut wrong)) {
+                    Err(error) if error.is_damage() => wrong(format!("meta.db is damaged: {error}")),
+                    checked => checked?,
+                }
+            }
             Err(error) => wrong(format!("meta.db cannot be read: {error}")),
         }
     }

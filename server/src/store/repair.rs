@@ -1,8 +1,9 @@
 //! What can be put right in a store that nobody serves, without asking anybody.
 //!
 //! Bytes that are not what their hash names are put aside as lost, and come from a peer when the server
-//! meets one. What is counted is counted again. Files that no row names are removed. What is left after
-//! that only a peer can mend: take the replica away, and it is filled anew.
+//! meets one. What is counted is counted again. Files that no row names are removed. A replica whose database is
+//! damaged is put aside, where others have the volume, and is filled anew. What is left after that only a peer can mend:
+//! take the replica away.
 
 use std::path::Path;
 
@@ -26,8 +27,24 @@ pub fn repair(dir: &Path, now: i64) -> Result<Vec<String>, StoreError> {
         if !path.join("meta.db").exists() {
             continue;
         }
-        let replica = Replica::open(dir, *id, member.replica, 0, Durability::Full, now)?;
         let mut say = |what: String| done.push(format!("replica {:08x}: {what}", member.replica));
+        let replica = match Replica::open(dir, *id, member.replica, 0, Durability::Full, now) {
+            Err(error) if error.is_damage() && realm.volumes[id].info.members.len() > 1 => {
+                let away = dir.join("removed").join(format!("{:08x}-damaged-{now:x}", member.replica));
+                std::fs::create_dir_all(dir.join("removed")).map_err(StoreError::io(&away))?;
+                std::fs::rename(&path, &away).map_err(StoreError::io(&away))?;
+                say(format!(
+                    "its database is damaged ({error}): it is in {}, and is filled anew when the server runs",
+                    away.display()
+                ));
+                continue;
+            }
+            Err(error) if error.is_damage() => {
+                say(format!("its database is damaged ({error}), and no other server has it: restore a dump"));
+                continue;
+            }
+            opened => opened?,
+        };
         lose_damaged(&replica, &mut say)?;
         replica.write(
             |batch| batch.job(|txn| -> Result<(), StoreError> { count_again(txn, &mut say) }),

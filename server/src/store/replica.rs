@@ -124,6 +124,7 @@ impl Replica {
             writer: Mutex::new(Some(db)),
             readers: Mutex::new(Vec::new()),
         };
+        replica.read(|view| view.volume_row())?;
         replica.expire_uploads(now)?;
         replica.tidy()?;
         Ok(replica)

@@ -142,3 +142,39 @@ async fn damage_to_a_file_that_is_written_again_meanwhile_is_of_no_interest() {
     cluster.heal();
     cluster.check_stores();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_database_costs_one_replica_and_is_filled_anew_by_a_peer() {
+    const ONE: ServerId = ServerId(1);
+    for wreck in [&b"garbage"[..], b""] {
+        let mut cluster = Cluster::new(2);
+        let root = client(&cluster, 2).root();
+        client(&cluster, 2).mkdir(root, "kept").await.unwrap();
+        cluster.settle(SOON).await;
+        cluster.stop(ONE);
+        let dir = cluster.dir(ONE);
+        let replica = replica_dir(&dir, cluster.realm.replica_at(cluster.home, ONE).unwrap().replica);
+        for name in ["meta.db-wal", "meta.db-shm"] {
+            let _ = std::fs::remove_file(replica.join(name));
+        }
+        std::fs::write(replica.join("meta.db"), wreck).unwrap();
+        let found = coda_server::store::fsck::check(&dir).unwrap();
+        assert!(found.iter().any(|one| one.what.contains("meta.db is damaged")), "{found:?}");
+        // The other volume is served, and of this one clients are told that others have it.
+        cluster.start(ONE);
+        let volumes: Vec<_> = cluster.realm.volumes.keys().copied().collect();
+        let served = |id| cluster.server(1).volume(id).map(drop).map_err(|refusal| refusal.code);
+        assert_eq!(volumes.into_iter().map(served).collect::<Vec<_>>(), [Ok(()), Err(Code::NotJoined)]);
+        let page = coda_server::shell::metrics::page(&cluster.server(1));
+        assert!(page.contains("coda_volume_state{volume=\"home\",state=\"damaged\"} 1"), "{page}");
+        assert!(page.contains("coda_volume_state{volume=\"/\",state=\"damaged\"} 0"), "{page}");
+        cluster.stop(ONE);
+
+        let done = coda_server::store::repair::repair(&dir, 7).unwrap();
+        assert!(done.len() == 1 && done[0].contains("filled anew"), "{done:?}");
+        cluster.start(ONE);
+        cluster.settle(SOON).await;
+        assert_eq!(client(&cluster, 1).names(root).await, ["kept"]);
+        cluster.check_stores();
+    }
+}
