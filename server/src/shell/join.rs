@@ -39,7 +39,8 @@ pub fn init(
     servers::check_name(name).map_err(anyhow::Error::msg)?;
     let own = ServerId(1);
     let server = wire::ServerInfo { id: own.0.into(), name: name.to_owned(), endpoints };
-    let made = setup::realm(realm, vec![server], any)?;
+    let mut made = setup::realm(realm, vec![server], any)?;
+    made.volumes.values_mut().for_each(|volume| volume.more.created = nanoseconds());
     let authority = Authority::create(realm, now())?;
     authority.save(dir)?;
     authority.issue_server(own, now())?.save(dir, "server")?;

@@ -6,7 +6,7 @@ use coda_proto::{
 };
 use serde_json::json;
 
-use super::{Link, Report, confirm::Consent, link::server, volutil::agreed};
+use super::{Exit, Failed, Link, Report, confirm::Consent, link::server, volutil::agreed};
 use crate::location::change::volume_of;
 
 /// A new volume.
@@ -21,13 +21,43 @@ pub struct Create {
     pub anyuser: Rights,
 }
 
+/// Whether a word is where volumes once lay on a server's disk: no volume but the root's is called so.
+pub fn is_partition(word: &str) -> bool {
+    word.len() > 1 && word.starts_with('/')
+}
+
+/// Refuses ids of groups, which `createvol_rep` took.
+fn no_group_id(word: &str) -> anyhow::Result<()> {
+    match word.len() == 8 && word.starts_with("7f") && u32::from_str_radix(word, 16).is_ok() {
+        true => {
+            Err(Failed(Exit::Usage, format!("{word}: the SCM gives the ids, and none twice: leave it away"))
+                .into())
+        }
+        false => Ok(()),
+    }
+}
+
+/// What `create` is told: the name, and the servers' names. Before, that was PARTITION NAME, on the server of `-h`.
+fn told(create: &Create, host: Option<&str>) -> anyhow::Result<(String, Vec<String>)> {
+    create.servers.iter().try_for_each(|word| no_group_id(word))?;
+    match (&create.servers[..], host) {
+        ([name], Some(host)) if is_partition(&create.name) => Ok((name.clone(), vec![host.to_owned()])),
+        _ if is_partition(&create.name) => {
+            let why = format!("{}: it is NAME SERVER..., or -h SERVER and PARTITION NAME", create.name);
+            Err(Failed(Exit::Usage, why).into())
+        }
+        (servers, _) => Ok((create.name.clone(), servers.to_vec())),
+    }
+}
+
 /// Makes a volume.
-pub async fn create(link: &Link, create: Create) -> anyhow::Result<Report> {
+pub async fn create(link: &Link, host: Option<&str>, create: Create) -> anyhow::Result<Report> {
+    let (name, servers) = told(&create, host)?;
     let realm = link.realm().await?;
-    let servers = create.servers.iter().map(|name| Ok(server(&realm, name)?.id));
+    let servers = servers.iter().map(|name| Ok(server(&realm, name)?.id));
     let servers = servers.collect::<anyhow::Result<Vec<_>>>()?;
     let acl = Some((&Acl::root(create.anyuser)).into());
-    let ask = wire::CreateVolume { name: create.name, servers, acl, ..Default::default() };
+    let ask = wire::CreateVolume { name, servers, acl, ..Default::default() };
     let answer = link.ask(Ask::CreateVolume(ask)).await?;
     let mut text = String::new();
     for volume in &answer.volumes {
@@ -99,4 +129,25 @@ pub async fn purge(link: &Link, purge: Purge) -> anyhow::Result<Report> {
     let answer = link.ask(Ask::PurgeVolume(ask)).await?;
     let text = format!("Volume {id} ({name}) successfully purged");
     Ok(Report::new(text, json!({ "purged": id.to_string(), "name": name })).and_note(&answer.text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_are_made_by_either_form_and_ids_are_nobodys_to_give() {
+        let asked = |name: &str, servers: &[&str], host| {
+            let servers = servers.iter().map(|word| (*word).to_owned()).collect();
+            told(&Create { name: name.into(), servers, anyuser: Rights::ALL }, host)
+                .map_err(|why| why.to_string())
+        };
+        let on = |name: &str, servers: &[&str]| {
+            Ok((name.to_owned(), servers.iter().map(|word| (*word).to_owned()).collect()))
+        };
+        assert_eq!(asked("src", &["one", "two"], None), on("src", &["one", "two"]));
+        assert_eq!(asked("/vicepa", &["src"], Some("two")), on("src", &["two"]));
+        assert!(asked("/vicepa", &["src"], None).unwrap_err().contains("-h SERVER"));
+        assert!(asked("src", &["one", "7f000012"], None).unwrap_err().contains("leave it away"));
+    }
 }

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::{
     Exit, Failed, Link, Report,
+    create::is_partition,
     dump::{damaged, follows, open},
     link::server,
     stream::Frame,
@@ -27,8 +28,9 @@ pub struct Restore {
     /// A dump; several: a full one, and those that follow it, in order.
     #[arg(short, long = "file", required = true, value_name = "DUMP")]
     pub file: Vec<PathBuf>,
-    /// Name of the new volume [default: NAME.restored].
-    pub name: Option<String>,
+    /// Name of the new volume [default: NAME.restored]. A partition in front of it is accepted as before.
+    #[arg(num_args = 0..=2)]
+    pub name: Vec<String>,
     /// Names or ids of its servers [default: the SCM].
     #[arg(long, value_name = "SERVER", num_args = 1..)]
     pub on: Vec<String>,
@@ -166,6 +168,14 @@ impl Staging<'_> {
 
 /// Makes a volume from dumps.
 pub async fn restore(link: &Link, restore: Restore) -> anyhow::Result<Report> {
+    let named = match &restore.name[..] {
+        [partition, rest @ ..] if is_partition(partition) => rest.first().cloned(),
+        [name] => Some(name.clone()),
+        [] => None,
+        [_, more, ..] => {
+            return Err(Failed(Exit::Usage, format!("{more}: the SCM gives the ids: leave it away")).into());
+        }
+    };
     let mut end: Option<String> = None;
     let mut first = None;
     for path in &restore.file {
@@ -176,7 +186,7 @@ pub async fn restore(link: &Link, restore: Restore) -> anyhow::Result<Report> {
     }
     let Some(header) = first else { anyhow::bail!("no dump is given") };
     let realm = link.realm().await?;
-    let name = restore.name.unwrap_or_else(|| format!("{}.restored", header.name));
+    let name = named.unwrap_or_else(|| format!("{}.restored", header.name));
     change::check_name(&realm, &name)?;
     let servers: Vec<u32> = match restore.on.is_empty() {
         true => vec![realm.scm.0.into()],

@@ -247,7 +247,7 @@ async fn run(cli: Cli) -> anyhow::Result<Report> {
     let host = cli.host.as_deref();
     match cli.command {
         Command::Invite { name, id } => invite(&link, name, id).await,
-        Command::Create(create) => create::create(&link, create).await,
+        Command::Create(create) => create::create(&link, host, create).await,
         Command::CreateRep(create) => create::create_rep(&link, host, create).await,
         Command::Purge(purge) => create::purge(&link, purge).await,
         Command::Clone(clone) => clone::clone(&link, clone).await,
@@ -339,6 +339,8 @@ mod tests {
             "volutil purge 7f000000 myvol --yes",
             "volutil --json sync-status myvol --wait",
             "volutil create src one two",
+            "volutil -h two create /vicepa src",
+            "volutil restore -f src.dump /vicepa src.again",
             "volutil add-replica src two:/vicepa --rate 10M",
         ] {
             let mut words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
