@@ -34,6 +34,8 @@ pub struct Server {
     me: Weak<Server>,
     id: ServerId,
     boot: u64,
+    /// When it did.
+    started: i64,
     config: ServerConfig,
     env: Arc<dyn Env>,
     store: RealmStore,
@@ -75,6 +77,7 @@ impl Server {
             me: me.clone(),
             id,
             boot,
+            started: env.now(),
             sessions: Arc::new(Sessions::new(config.limits.sessions)),
             config,
             env,
@@ -100,7 +103,8 @@ impl Server {
     }
 
     /// Makes the replicas that `realm` puts here and that are not here. Those of volumes that `before` did
-    /// not know begin empty; any other has history that this disk does not have, and meets its peers first.
+    /// not know begin empty; any other has history that this disk does not have, and meets its peers first. So does
+    /// one of a volume that was made before this server started: its store may be an old copy, and the volume have history.
     fn make_replicas(&self, realm: &Realm, before: Option<&Realm>) -> Result<(), StoreError> {
         for (id, volume) in &realm.volumes {
             let Some(member) = realm.replica_at(*id, self.id) else { continue };
@@ -108,7 +112,10 @@ impl Server {
                 continue;
             }
             let new = before.is_some_and(|before| !before.volumes.contains_key(id));
-            let joining = !new || log::count(volume.info.epoch) > 1;
+            // By clocks that may differ: one that waits for nothing has begun a second later, with the others.
+            let others = volume.info.members.len() > 1;
+            let is_older = others && volume.more.created != 0 && volume.more.created < self.started;
+            let joining = !new || is_older || log::count(volume.info.epoch) > 1;
             let new = NewReplica { volume: *id, replica: member.replica, acl: volume.acl.clone(), joining };
             Replica::create(&self.config.dir, &new, self.config.durability, self.env.now())?;
         }

@@ -150,7 +150,7 @@ impl Server {
         let _one_at_a_time = self.changing().lock().await;
         let realm = self.at_the_scm()?;
         let acl = coda_proto::Acl::root(coda_proto::Rights(0));
-        let new = load::load(&realm, &files.servers_file, &files.vrlist_file, &acl)
+        let mut new = load::load(&realm, &files.servers_file, &files.vrlist_file, &acl)
             .map_err(|error| Refusal::new(Code::Invalid, error.to_string()))?;
         let mut text: String =
             load::difference(&realm, &new).iter().map(|line| format!("{line}\n")).collect();
@@ -158,6 +158,8 @@ impl Server {
             let volumes = load::changed_groups(&realm, &new);
             return answer(wire::AdminAnswer { text, volumes, ..Default::default() });
         }
+        let made = new.volumes.iter_mut().filter(|(id, _)| !realm.volumes.contains_key(id));
+        made.for_each(|(_, volume)| volume.more.created = self.env().now());
         text += &self.commit(new).await?;
         let volumes = load::changed_groups(&realm, &self.realm());
         answer(wire::AdminAnswer { text, volumes, ..Default::default() })

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use coda_proto::{
-    Code, Op, ServerId,
+    Acl, Code, Op, Rights, ServerId,
     wire::{self, request},
 };
+use coda_server::setup;
 
 use crate::{
     PAUSE, SOON, client,
@@ -167,6 +168,37 @@ async fn a_restored_server_that_has_met_the_others_serves_though_they_cannot_ask
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_volume_that_was_made_after_the_copy_is_not_taken_for_a_new_one() {
+    const ONE: ServerId = ServerId(1);
+    let mut cluster = Cluster::new(3);
+    cluster.stop(TWO);
+    let copy = cluster.copy_disk(TWO);
+    cluster.start(TWO);
+    let mut realm = cluster.realm.clone();
+    realm.config += 1;
+    let later = setup::add_volume_on(&mut realm, "later", &[ONE, TWO], &Acl::root(Rights::ALL));
+    realm.volumes.get_mut(&later).unwrap().more.created = 1_700_000_000_000_000_000;
+    cluster.pass(Duration::from_secs(60));
+    cluster.ids().into_iter().for_each(|id| cluster.server(id.0).adopt(realm.clone()).unwrap());
+    let mut one = Client::new(&cluster.server(1), later, 1);
+    one.mkdir(one.root(), "kept").await.unwrap();
+    tokio::time::sleep(SOON).await;
+    assert_eq!(Client::new(&cluster.server(2), later, 2).names(one.root()).await, ["kept"]);
+
+    // Only a third server is left to tell it of the volume: an empty one would be a wrong answer.
+    cluster.stop(ONE);
+    cluster.stop(TWO);
+    cluster.restore(TWO, copy);
+    cluster.start(TWO);
+    cluster.server(2).adopt(realm.clone()).unwrap();
+    tokio::time::sleep(SOON).await;
+    assert!(refuses(&mut Client::new(&cluster.server(2), later, 2)).await);
+    cluster.start(ONE);
+    tokio::time::sleep(SOON).await;
+    assert_eq!(Client::new(&cluster.server(2), later, 2).names(one.root()).await, ["kept"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_all_members_are_old_copies_what_they_have_is_what_there_is() {
     let mut cluster = Cluster::new(2);
     let mut one = client(&cluster, 1);
@@ -208,8 +240,7 @@ async fn the_operator_of_a_restored_server_whose_peers_are_lost_can_accept_what_
     tokio::time::sleep(PAUSE).await;
     assert!(refuses(&mut client(&cluster, 2)).await);
     cluster.stop(TWO);
-    let accepted =
-        coda_server::setup::accept(&cluster.dir(TWO), coda_server::Durability::Process, 0).unwrap();
+    let accepted = setup::accept(&cluster.dir(TWO), coda_server::Durability::Process, 0).unwrap();
     assert!(accepted.contains(&cluster.home));
     cluster.start(TWO);
     assert_eq!(client(&cluster, 2).names(root).await, ["old"]);
