@@ -19,7 +19,7 @@ pub struct Disk(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     files: BTreeMap<u64, Arc<File>>,
-    spooled: Vec<String>,
+    spooled: Vec<[u8; 32]>,
     full: Arc<AtomicBool>,
 }
 
@@ -64,8 +64,8 @@ impl Disk {
         self.inner().files.values().map(|file| file.data().now.len() as u64).sum()
     }
 
-    /// What was moved out for people to find.
-    pub fn spooled(&self) -> Vec<String> {
+    /// The hashes of what was moved out for people to find.
+    pub fn spooled(&self) -> Vec<[u8; 32]> {
         self.inner().spooled.clone()
     }
 
@@ -132,12 +132,11 @@ impl Containers for Disk {
     }
 
     fn spool(&self, name: u64, label: &str) -> io::Result<String> {
-        self.get(name)?;
+        let hash = *blake3::hash(&self.get(name)?.data().now).as_bytes();
         let mut inner = self.inner();
         inner.files.remove(&name);
-        let place = format!("spool/{name}-{label}");
-        inner.spooled.push(place.clone());
-        Ok(place)
+        inner.spooled.push(hash);
+        Ok(format!("spool/{name}-{label}"))
     }
 
     fn free(&self) -> io::Result<u64> {

@@ -250,7 +250,8 @@ impl Account<'_> {
                 .all(|record| is_held(record) || !self.includes(past, record.dot));
         // Whoever removes what was folded meanwhile, and did not see that, sees it come back.
         let folded = past.entries().any(|entry| entry.author == Author::ELDERS && entry.seq > 1);
-        let expected = removes.is_empty() || (has_name && folded) || self.held.iter().any(|record| unseen(&record));
+        let expected =
+            removes.is_empty() || (has_name && folded) || self.held.iter().any(|record| unseen(&record));
         (certain && has_name != expected).then(|| match expected {
             true => format!("{}: has no name, and nobody who knew its last change removed it", self.fid),
             false => format!("{}: has a name, and all who removed it knew its last change", self.fid),

@@ -503,10 +503,14 @@ async fn read_all(world: &World, actor: &Actor) {
 
 /// What nothing can have replaced is somewhere in the current contents of the servers.
 fn check_lasting(world: &World) {
-    let hashes = match oracle::hashes(&lives(world)) {
+    let mut hashes = match oracle::hashes(&lives(world)) {
         Ok(hashes) => hashes,
         Err(error) => return world.verdicts.accuse(&world.trace, error),
     };
+    if world.nature.ages {
+        // Of what was removed and forgotten whole nobody takes a Store: its contents are kept where it was made.
+        hashes.extend(world.disks().iter().flat_map(|disk| disk.spooled()));
+    }
     let model = world.model.lock().expect("no holder panics");
     for (id, name) in model.lasting() {
         let lengths = [1, 30, 3_000];

@@ -421,6 +421,11 @@ impl World {
         self.clients.iter().find(ending).map(|slot| slot.host.as_str())
     }
 
+    /// The disks of the clients that live.
+    pub fn disks(&self) -> Vec<Disk> {
+        self.clients.iter().filter_map(|slot| Some(slot.life.as_ref()?.disk.clone())).collect()
+    }
+
     /// A client's disk fills up, or has room again.
     pub fn set_full(&self, at: usize, full: bool) {
         if let Some(life) = &self.clients[at].life {

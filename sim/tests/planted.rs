@@ -143,7 +143,7 @@ fn a_fold_that_leaves_what_is_never_sent_in_the_bases_of_the_rest_is_found() {
 
 #[test]
 fn a_client_that_gives_up_what_is_not_taken_now_is_found() {
-    is_found(Bug::GivesUpAtOnce, Climate::Stormy, 40);
+    is_found(Bug::GivesUpAtOnce, Climate::Stormy, 60);
 }
 
 #[test]

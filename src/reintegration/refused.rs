@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use coda_proto::{Code, Op, Refusal};
+use bytes::Bytes;
+use coda_proto::{Code, Contents, Op, Refusal};
 use tokio::time::Instant;
 
 use super::{Hold, Outbox, pump::Sending, users::Lane};
 use crate::{
     cml::{Remedy, Why, pause, remedy, without},
     env::Priority,
-    ops::{Core, locked, path::text},
+    ops::{Core, Result, locked, path::text},
     store::{Change, Edit, Row},
     venus::face::ObjectId,
 };
@@ -157,28 +158,47 @@ impl Core {
         }
     }
 
+    /// Puts the contents of a Store that nobody takes where people find them, whatever is known of its file by now. Also
+    /// where somebody has it open: its close may have been answered, and nothing be stored again.
     fn set_contents_aside(&self, id: ObjectId, sending: &Sending) {
-        let Ok(Some(view)) = self.cache.view(id) else { return };
-        if view.open.as_ref().is_some_and(|file| file.state().writers > 0) {
-            // Whoever writes it stores it again.
-            return;
-        }
-        let Some(container) = sending.container.or(view.row.data.map(|data| data.container)) else { return };
-        // A copy: whoever reads it goes on reading.
-        let copied = self.cache.container_name().and_then(|copy| {
-            let done = self.cache.containers.copy(container, copy);
-            done.map(|_| copy).map_err(|error| {
-                self.cache.discard(copy);
-                crate::cache::io(id.fid, error)
-            })
-        });
-        match copied {
-            Ok(copy) => self.spool(id, copy),
-            Err(error) => {
+        let view = self.cache.view(id).ok().flatten();
+        let held = sending.container.or(view.and_then(|view| view.row.data).map(|data| data.container));
+        let short = match &sending.record.op {
+            Op::Store { contents: Contents::Inline(bytes), .. } => Some(bytes),
+            _ => None,
+        };
+        match (self.copied(id, short, held), held) {
+            (Ok(Some(copy)), _) => self.spool(id, copy),
+            (Ok(None), _) => {}
+            (Err(error), Some(container)) => {
                 // There may be no room for a copy: then it is moved, and whoever reads it next fetches it again.
                 tracing::warn!(realm = self.realm_field(id.realm), fid = %id.fid, container, %error, "no copy for the spool");
                 self.spool(id, container);
             }
+            (Err(error), None) => {
+                tracing::error!(realm = self.realm_field(id.realm), fid = %id.fid, %error, "contents could not be spooled");
+            }
+        }
+    }
+
+    /// A container with the contents of a record, or of the one where they lie: whoever reads that goes on reading.
+    fn copied(&self, id: ObjectId, short: Option<&Bytes>, held: Option<u64>) -> Result<Option<u64>> {
+        let failed = |error| crate::cache::io(id.fid, error);
+        match (short, held) {
+            (Some(bytes), _) => {
+                let scratch = self.scratch()?;
+                scratch.container.write_at(0, bytes).map_err(failed)?;
+                Ok(Some(scratch.keep().0))
+            }
+            (None, Some(container)) => {
+                let copy = self.cache.container_name()?;
+                self.cache.containers.copy(container, copy).map_err(|error| {
+                    self.cache.discard(copy);
+                    failed(error)
+                })?;
+                Ok(Some(copy))
+            }
+            (None, None) => Ok(None),
         }
     }
 

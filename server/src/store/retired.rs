@@ -272,7 +272,12 @@ impl Txn<'_> {
     }
 
     /// Folds long pasts behind the object `after`; looks at `limit` objects. Of what has tombstones nothing is folded: they say how far who removed it had seen.
-    pub fn fold_pasts(&mut self, what: Foldable, after: (u32, u64), limit: u32) -> Result<Folded, StoreError> {
+    pub fn fold_pasts(
+        &mut self,
+        what: Foldable,
+        after: (u32, u64),
+        limit: u32,
+    ) -> Result<Folded, StoreError> {
         let long = if what.bytes >= LONG { INDEXED } else { ANY };
         let mut query = self.db.prepare_cached(long)?;
         let long = query

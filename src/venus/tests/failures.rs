@@ -278,3 +278,29 @@ async fn a_directory_that_changed_where_nobody_answers_is_shown_as_it_was_listed
         assert_eq!(client.ls("d").await.unwrap(), ["x", "y"]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_no_server_takes_is_kept_also_while_the_file_is_open() {
+    let world = World::new(2);
+    let (a, b) = (world.client("a"), world.client("b"));
+    a.write("f", "old").await.unwrap();
+    a.venus.peers().disconnect(&[]);
+    let opened = a.open("f", WRITE).await.unwrap();
+    opened.container.write_at(0, b"new").unwrap();
+    // One descriptor of two is closed: what was written is acknowledged.
+    a.venus.flush(ME, opened.handle).await.unwrap();
+    b.unlink("f").await.unwrap();
+    // As after years.
+    let all = coda_server::store::Due { before: i64::MAX, keep: 0, included: u64::MAX, at_once: 1000 };
+    for id in [1, 2] {
+        for volume in world.server(id).volumes().into_values() {
+            volume.write(move |txn| Ok(txn.forget_due(&all, 1)?), |_| {}).await.unwrap();
+        }
+    }
+    a.venus.peers().reconnect(&[]);
+    a.settled().await;
+    assert_eq!(a.spooled(), ["new"]);
+    a.close(opened).await.unwrap();
+    assert_eq!(a.spooled(), ["new"]);
+    assert_eq!(a.ls("").await.unwrap(), ["home"]);
+}

@@ -31,6 +31,8 @@ const PATIENT: u64 = 31;
 
 const DONE: &[Exit] = &[Exit::Done];
 const REFUSED: &[Exit] = &[Exit::Failed];
+/// All of it may be here, or be known to be here no more.
+const HERE: &[Exit] = &[Exit::Done, Exit::Disconnected];
 const AWAY: &[Exit] = &[Exit::Disconnected];
 const WAITS: &[Exit] = &[Exit::Pending];
 /// What is wanted is not there: told as that, or as nobody being there to tell.
@@ -84,7 +86,7 @@ fn lines(command: &str) -> Option<Vec<Line>> {
         "pending" => vec![line("pending", AT_ONCE, DONE), line("pending home", SILENCE, DONE)],
         "pin" => vec![line("pin home/f", SILENCE, DONE)],
         "preflight" => {
-            vec![line("preflight home", SILENCE, AWAY), line("preflight --fetch home", PATIENT, AWAY)]
+            vec![line("preflight home", SILENCE, HERE), line("preflight --fetch home", PATIENT, HERE)]
         }
         "purgeml" => vec![line("purgeml -y home", SILENCE, DONE)],
         "reconnect" => vec![line("reconnect", AT_ONCE, DONE)],
