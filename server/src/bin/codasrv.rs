@@ -346,7 +346,7 @@ async fn serve(
                 .or_else(|_| start(&everywhere(Ipv4Addr::UNSPECIFIED.into())))?
         }
     };
-    let numbers = match metrics {
+    let numbers = match metrics.or(conf.metrics) {
         Some(address) => {
             let (listener, shown) = (coda_net::metrics::bind(address).await?, server.server().clone());
             println!("codasrv: metrics at http://{}/metrics", listener.local_addr()?);

@@ -28,6 +28,8 @@ pub struct Conf {
     pub partition: PathBuf,
     /// The key of the realm's authority is neither passed on nor asked for.
     pub keeps_authority: bool,
+    /// Where numbers for Prometheus are shown, on loopback.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Default for Conf {
@@ -40,12 +42,13 @@ impl Default for Conf {
             allowed: Vec::new(),
             partition: "vicepa".into(),
             keeps_authority: false,
+            metrics: None,
         }
     }
 }
 
 /// The keys that are used, each with what it is for.
-pub const KEYS: [(&str, &str); 12] = [
+pub const KEYS: [(&str, &str); 13] = [
     ("vicedir", "directory"),
     ("hostname", "name"),
     ("endpoint", "host[:port], more after commas"),
@@ -58,6 +61,7 @@ pub const KEYS: [(&str, &str); 12] = [
     ("admin_allow", "addresses and networks"),
     ("partition", "directory"),
     ("pass_authority", "yes or no"),
+    ("metrics", "address:port"),
 ];
 
 const RVM: &str = "there is no recoverable virtual memory";
@@ -159,6 +163,13 @@ fn one(conf: &mut Conf, number: usize, line: &str) -> Result<Option<String>, Str
                 other => return Err(format!("pass_authority is yes or no, not {other:?}")),
             }
         }
+        "metrics" => {
+            let at: SocketAddr = value.parse().map_err(|_| format!("{value:?} is not ADDRESS:PORT"))?;
+            if !at.ip().is_loopback() {
+                return Err(format!("metrics are shown on loopback only, and {} is not", at.ip()));
+            }
+            conf.metrics = Some(at);
+        }
         "hostname" => conf.hostname = Some(value.to_owned()),
         "endpoint" | "peer_endpoint" => {
             let peer_only = key == "peer_endpoint";
@@ -226,6 +237,7 @@ mod tests {
         let (conf, notes) = parse("example", &uncommented).unwrap();
         assert!(notes.is_empty() && conf.vicedir == Conf::default().vicedir, "{notes:?}");
         assert_eq!((conf.ports.len(), conf.endpoints.len()), (3, 2));
+        assert_eq!(conf.metrics.unwrap().port(), 9433);
     }
 
     #[test]
@@ -268,6 +280,8 @@ mod tests {
             ("endpoint=a:99999", 1, "port"),
             ("client_allow=10.0.0.0/33", 1, "10.0.0.0/33"),
             ("client_allow=here", 1, "here"),
+            ("metrics=9433", 1, "not ADDRESS:PORT"),
+            ("metrics=192.0.2.1:9433", 1, "loopback"),
             ("peer_allow=10.0.0.0/8", 0, "without peer_listen"),
             ("peer_listen=[::]:2433", 0, "without peer_endpoint"),
         ] {
