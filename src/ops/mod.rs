@@ -10,7 +10,7 @@
 //!  asker     for whom nothing is fetched
 //!  names     create, mkdir, symlink, link, unlink, rmdir, rename
 //!  file      open, flush, release      attributes, xattrs
-//!  patience  who waits for servers
+//!  patience  who waits for servers     resolve   the servers are to agree
 //!  heard     what servers say unasked    slept    what nobody could hear
 //! ```
 //!
@@ -29,6 +29,7 @@ pub(crate) mod names;
 pub(crate) mod path;
 mod patience;
 mod place;
+mod resolve;
 mod restart;
 pub(crate) mod seals;
 pub(crate) mod slept;
@@ -64,9 +65,6 @@ use crate::{
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-/// Resolution of one object is not asked for again sooner.
-const RESOLVE_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
-
 /// The cache manager's working parts.
 pub struct Core {
     pub(crate) env: Arc<dyn Env>,
@@ -93,6 +91,8 @@ pub struct Core {
     pub(crate) mounts: Mutex<path::Mounts>,
     handles: Mutex<Handles>,
     resolving: Mutex<BTreeSet<(u32, Fid)>>,
+    /// How many objects of a volume the servers are asked to bring together now.
+    joining: Mutex<BTreeMap<(u32, VolumeId), u32>>,
     prefetching: Mutex<HashMap<ObjectId, contents::Misses>>,
     /// What the versions are of that venus shows beside names.
     pub(crate) versions: Mutex<BTreeMap<ObjectId, MadeUp>>,
@@ -179,6 +179,7 @@ impl Core {
             mounts: Mutex::default(),
             handles: Mutex::default(),
             resolving: Mutex::default(),
+            joining: Mutex::default(),
             prefetching: Mutex::default(),
             versions: Mutex::default(),
             expanded: Mutex::new(expanded),
@@ -271,36 +272,6 @@ impl Core {
             }
         }
         asked.map_err(|error| error.about(&id.fid.to_string()))
-    }
-
-    /// Asks for resolution of an object without waiting for it. One request at a time.
-    pub(crate) fn request_resolve(&self, id: ObjectId) {
-        if !locked(&self.resolving).insert((id.realm, id.fid)) {
-            return;
-        }
-        let core = self.me();
-        self.spawn(async move {
-            core.resolve(id, Priority::Background).await;
-            // Whoever still finds it lagging need not ask at once again.
-            tokio::time::sleep(RESOLVE_PAUSE).await;
-            locked(&core.resolving).remove(&(id.realm, id.fid));
-        });
-    }
-
-    /// Has the servers bring an object to the join of all members. Answers whether they did.
-    pub(crate) async fn resolve(&self, id: ObjectId, priority: Priority) -> bool {
-        let Ok((realm, group)) = self.group(id).await else { return false };
-        let body = wire::request::Body::Resolve(wire::Resolve { fid: Some(id.fid.into()) });
-        match self.peers.ask_any(&realm, &group, body, bytes::Bytes::new(), priority).await {
-            Ok((_, answer)) => {
-                self.say("resolve", format!("Resolved {}", self.shown(id)));
-                matches!(answer.response.body, Some(wire::response::Body::Resolved(r)) if r.complete)
-            }
-            Err(error) => {
-                tracing::info!(%realm, fid = %id.fid, %error, "resolution was not done");
-                false
-            }
-        }
     }
 
     pub(crate) fn handle(&self, handle: u64) -> Result<Handle> {

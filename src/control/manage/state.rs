@@ -150,7 +150,12 @@ impl Venus {
             name: group.name.clone(),
             id: group.id.to_string(),
             realm: realm.to_owned(),
-            state: if live > 0 { "reachable" } else { "unreachable" }.into(),
+            state: match live > 0 {
+                true if self.core.is_resolving(number, group.id) => "resolving",
+                true => "reachable",
+                false => "unreachable",
+            }
+            .into(),
             live,
             members,
             why: why.join(", "),

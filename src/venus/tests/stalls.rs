@@ -98,3 +98,20 @@ async fn the_death_of_one_server_voids_nothing_that_the_others_promised() {
     b.write("f", "two").await.unwrap();
     assert_eq!(a.read("f").await.unwrap(), "two");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_is_resolving_as_long_as_its_servers_are_asked_to_agree() {
+    let world = World::new(2);
+    let a = world.client("a");
+    let id = a.stat("").await.unwrap().id;
+    let core = a.venus.core.clone();
+    let resolving = || core.is_resolving(id.realm, id.fid.volume);
+    assert!(!resolving());
+    (1..=2).for_each(|server| world.weather(server, Weather::Hung));
+    let asking = core.clone();
+    let asked = tokio::spawn(async move { asking.resolve(id, crate::env::Priority::Foreground).await });
+    tokio::time::sleep(SECOND).await;
+    assert!(resolving());
+    assert!(!asked.await.unwrap());
+    assert!(!resolving());
+}
