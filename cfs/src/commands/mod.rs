@@ -132,18 +132,27 @@ pub fn gone(name: &str) -> Option<&'static str> {
     GONE.iter().find(|(names, _)| names.contains(&name)).map(|(_, why)| *why)
 }
 
-const LATER: &str = "not in this version; docs/status.md says what is planned";
 const GONE: &[(&[&str], &str)] = &[
-    (&["checklocal", "preservelocal"], LATER),
+    (&["checklocal"], "venus checks by itself what waits: `cfs pending` lists it, and why it waits"),
     (
-        &["getpfid", "lookaside", "lka", "markincon", "redir", "examineclosure", "ec", "replayclosure", "rc"],
-        LATER,
+        &["preservelocal"],
+        "`cfs checkpointml` writes an archive of what waits, and `cfs replay` does it again",
     ),
+    (
+        &["examineclosure", "ec", "replayclosure", "rc"],
+        "`cfs checkpointml` and `cfs replay` took their place",
+    ),
+    (&["getpfid"], "an object has one id: `cfs getfid` prints it, and `cfs getpath` finds its name"),
+    (&["lookaside", "lka", "redir"], "contents come from the servers and from nowhere else"),
+    (&["markincon"], "conflicts are made by changing something apart, and in no other way"),
     (
         &["clearpriorities", "cp", "zonelimit", "zl"],
         "what is evicted first and when writers wait is not set by hand",
     ),
-    (&["disableasr", "dasr", "enableasr", "easr", "flushasr", "fasr"], "there are no automatic resolvers"),
+    (
+        &["disableasr", "dasr", "enableasr", "easr", "flushasr", "fasr"],
+        "what is merged without asking says a file `.codamerge` in its directory",
+    ),
     (&["cpuname", "@cpu", "sysname", "@sys"], "names with @cpu and @sys are not expanded"),
     (&["setvol", "sv"], "not supported, as ever; volutil on a server changes volumes"),
     (&["truncatelog", "tl"], "there is no log to truncate: the store keeps itself small"),
