@@ -1,6 +1,6 @@
 //! From wishes to objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coda_proto::{Entry, Fid, Kind};
 
@@ -19,6 +19,8 @@ pub(super) struct Bound {
     pub objects: BTreeMap<ObjectId, u32>,
     /// Wishes, or parts of them, that are bound to nothing: path and why.
     pub unbound: Vec<(ObjectId, Vec<u8>, String)>,
+    /// The directories among them: what could not be listed.
+    pub unlisted: BTreeSet<ObjectId>,
     /// Some were left out because there were too many.
     pub full: bool,
 }
@@ -50,6 +52,7 @@ impl Core {
                 self.limit(&mut own, bytes)?;
             }
             bound.unbound.append(&mut own.unbound);
+            bound.unlisted.append(&mut own.unlisted);
             bound.full |= own.full;
             for (id, priority) in own.objects {
                 bound.add(id, priority, most);
@@ -100,6 +103,7 @@ impl Core {
             if let Err(error) = self.listing(dir, from).await {
                 let root = ObjectId { realm: dir.realm, fid: Fid::root(dir.fid.volume) };
                 bound.unbound.push((root, path, why(&error)));
+                bound.unlisted.insert(dir);
                 continue;
             }
             for entry in self.cache.store(|store| store.entries(dir))? {
@@ -138,6 +142,7 @@ impl Core {
             bound.add(dir, wish.priority, most);
             if let Err(error) = self.listing(dir, from).await {
                 bound.unbound.push((root, path, why(&error)));
+                bound.unlisted.insert(dir);
                 continue;
             }
             if *part == DEEP {

@@ -241,6 +241,8 @@ impl Core {
                         false => report.missing.push(missing(id, "Missing/Invalid", length, priority)),
                     }
                 }
+                // It says so already, and why.
+                _ if bound.unlisted.contains(&id) => {}
                 Some(view) if view.row.status.kind == Kind::Directory && !view.row.complete => {
                     report.missing.push(missing(id, "Missing/Invalid", 0, priority));
                 }

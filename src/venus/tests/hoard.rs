@@ -115,6 +115,18 @@ async fn a_look_before_going_names_what_is_not_here_though_nobody_wants_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_directory_that_cannot_be_listed_is_named_once() {
+    let world = World::new(1);
+    project(&world).await;
+    let a = world.client("a");
+    a.stat("p").await.unwrap();
+    world.kill(1);
+    let report = preflight(&a, "p").await;
+    let missing: Vec<&str> = report.missing.iter().map(|missing| missing.path.as_str()).collect();
+    assert_eq!(missing, [at("p")], "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn children_are_one_level_and_a_wish_without_a_plus_is_spelt_out() {
     let world = World::new(1);
     project(&world).await;
