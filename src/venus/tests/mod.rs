@@ -13,6 +13,8 @@ mod groups;
 mod hoard;
 mod lasting;
 mod log;
+mod merges;
+mod parted;
 mod salvage;
 mod seals;
 mod slept;
