@@ -108,16 +108,26 @@ impl Core {
         let Some(log) = log else { return Ok(None) };
         let Some(row) = self.cache.store(|store| store.logged(log))? else { return Ok(None) };
         let Op::Store { contents, length, .. } = row.record.op else { return Ok(None) };
+        Ok(self.copied(id, row.container, &contents)?.map(|scratch| (scratch, length)))
+    }
+
+    /// The contents of a Store in a container of their own: from the one in which they lie, or from the record.
+    pub(super) fn copied(
+        &self,
+        id: ObjectId,
+        container: Option<u64>,
+        contents: &Contents,
+    ) -> Result<Option<Scratch<'_>>> {
         let scratch = self.scratch()?;
         let failed = |error| cache::io(id.fid, error);
-        match (row.container, contents) {
+        match (container, contents) {
             (Some(container), _) => {
                 drop(self.cache.containers.copy(container, scratch.name).map_err(failed)?)
             }
-            (None, Contents::Inline(bytes)) => scratch.container.write_at(0, &bytes).map_err(failed)?,
+            (None, Contents::Inline(bytes)) => scratch.container.write_at(0, bytes).map_err(failed)?,
             (None, Contents::Uploaded(_)) => return Ok(None),
         }
-        Ok(Some((scratch, length)))
+        Ok(Some(scratch))
     }
 
     /// Contents that are logged must not be lost with the power while the log remembers them.

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use coda_proto::{Code, Contents, Op, Refusal};
 use tokio::time::Instant;
 
@@ -11,7 +10,7 @@ use super::{Hold, Outbox, pump::Sending, users::Lane};
 use crate::{
     cml::{Remedy, Why, pause, remedy, without},
     env::Priority,
-    ops::{Core, Result, locked, path::text},
+    ops::{Core, locked, path::text},
     store::{Change, Edit, Row},
     venus::face::ObjectId,
 };
@@ -86,17 +85,17 @@ impl Core {
         let (record, verb) = (&sending.record, sending.record.op.verb());
         tracing::warn!(dot = %record.dot, verb, %refusal, "given up");
         self.say("conflict", format!("{verb} was refused: {}", refusal.detail));
-        if let Op::Store { fid, .. } = record.op {
+        if let Op::Store { fid, contents, .. } = &record.op {
             let superseded = {
                 let state = locked(&outbox.state);
                 state.queue.values().any(|other| {
-                    other.entry.log > sending.log && other.entry.verb == verb && other.entry.touches(fid)
+                    other.entry.log > sending.log && other.entry.verb == verb && other.entry.touches(*fid)
                 })
             };
             // Before it leaves the log: a crash may leave it twice, and never not at all. It takes as long as the file is
             // long, so nobody waits for it.
             if !superseded {
-                self.set_contents_aside(outbox.object(fid), sending);
+                self.set_contents_aside(outbox.object(*fid), sending, contents);
             }
         }
         let mut state = locked(&outbox.state);
@@ -160,45 +159,23 @@ impl Core {
 
     /// Puts the contents of a Store that nobody takes where people find them, whatever is known of its file by now. Also
     /// where somebody has it open: its close may have been answered, and nothing be stored again.
-    fn set_contents_aside(&self, id: ObjectId, sending: &Sending) {
-        let view = self.cache.view(id).ok().flatten();
-        let held = sending.container.or(view.and_then(|view| view.row.data).map(|data| data.container));
-        let short = match &sending.record.op {
-            Op::Store { contents: Contents::Inline(bytes), .. } => Some(bytes),
-            _ => None,
-        };
-        match (self.copied(id, short, held), held) {
-            (Ok(Some(copy)), _) => self.spool(id, copy),
+    fn set_contents_aside(&self, id: ObjectId, sending: &Sending, contents: &Contents) {
+        let shown = self.cache.view(id).ok().flatten().and_then(|view| view.row.data);
+        let held = sending.container.or(shown.map(|data| data.container));
+        let lies_in = if matches!(contents, Contents::Inline(_)) { sending.container } else { held };
+        let realm = self.realm_field(id.realm);
+        // A copy: whoever reads it goes on reading.
+        match (self.copied(id, lies_in, contents), held) {
+            (Ok(Some(copy)), _) => self.spool(id, copy.keep().0),
             (Ok(None), _) => {}
             (Err(error), Some(container)) => {
                 // There may be no room for a copy: then it is moved, and whoever reads it next fetches it again.
-                tracing::warn!(realm = self.realm_field(id.realm), fid = %id.fid, container, %error, "no copy for the spool");
+                tracing::warn!(realm, fid = %id.fid, container, %error, "no copy for the spool");
                 self.spool(id, container);
             }
             (Err(error), None) => {
-                tracing::error!(realm = self.realm_field(id.realm), fid = %id.fid, %error, "contents could not be spooled");
+                tracing::error!(realm, fid = %id.fid, %error, "contents could not be spooled");
             }
-        }
-    }
-
-    /// A container with the contents of a record, or of the one where they lie: whoever reads that goes on reading.
-    fn copied(&self, id: ObjectId, short: Option<&Bytes>, held: Option<u64>) -> Result<Option<u64>> {
-        let failed = |error| crate::cache::io(id.fid, error);
-        match (short, held) {
-            (Some(bytes), _) => {
-                let scratch = self.scratch()?;
-                scratch.container.write_at(0, bytes).map_err(failed)?;
-                Ok(Some(scratch.keep().0))
-            }
-            (None, Some(container)) => {
-                let copy = self.cache.container_name()?;
-                self.cache.containers.copy(container, copy).map_err(|error| {
-                    self.cache.discard(copy);
-                    failed(error)
-                })?;
-                Ok(Some(copy))
-            }
-            (None, None) => Ok(None),
         }
     }
 
