@@ -64,26 +64,23 @@ pub const COMMAND: Command = Command {
 
 /// What is said of what only this machine has: as an error where that is anything, or not known.
 fn verdict(alone: Option<&Alone>, dir: Option<&OsStr>) -> Result<String, String> {
-    let Some(Alone { records, open, spooled, spool, .. }) = alone else {
-        return Err("What is kept here only is not known\n".into());
-    };
-    if records + open + spooled == 0 {
-        return Ok(match dir {
-            None => "Everything is at the servers\n".into(),
-            Some(dir) => format!("Everything of the volume of {} is at the servers\n", dir.to_string_lossy()),
-        });
+    let Some(alone) = alone else { return Err("What is kept here only is not known\n".into()) };
+    if alone.is_nothing() {
+        return Ok(everything(dir));
     }
-    let said = [
-        (records, "changes are not sent yet; `cfs pending` says why\n".to_owned()),
-        (
-            open,
-            "open files hold writes that are stored when they are closed; `cfs status` names them\n"
-                .to_owned(),
-        ),
-        (spooled, format!("files that no server took lie in {spool}\n")),
-    ];
-    let said = said.into_iter().filter(|(count, _)| **count > 0);
-    Err(said.map(|(count, what)| format!("{count} {what}")).collect())
+    let said = alone.each(
+        "changes are not sent yet; `cfs pending` says why",
+        "open files hold writes that are stored when they are closed; `cfs status` names them",
+    );
+    Err(said.iter().map(|what| format!("{what}\n")).collect())
+}
+
+/// What is said where nothing is pending: of all volumes, or of one.
+pub(super) fn everything(dir: Option<&OsStr>) -> String {
+    match dir {
+        None => "Everything is at the servers\n".into(),
+        Some(dir) => format!("Everything of the volume of {} is at the servers\n", dir.to_string_lossy()),
+    }
 }
 
 #[allow(clippy::disallowed_methods, reason = "a program that waits needs a clock")]

@@ -6,6 +6,7 @@ use coda_proto::control::{PendingVolume, Reply, Request};
 
 use super::{
     Command,
+    flush::everything,
     status::{age, bytes},
 };
 
@@ -22,12 +23,7 @@ pub const COMMAND: Command = Command {
             Reply::Pending(volumes)
                 if volumes.iter().all(|volume| volume.records == 0 && volume.open.is_empty()) =>
             {
-                match &dir {
-                    None => "Everything is at the servers\n".to_owned(),
-                    Some(dir) => {
-                        format!("Everything of the volume of {} is at the servers\n", dir.to_string_lossy())
-                    }
-                }
+                everything(dir.as_deref())
             }
             Reply::Pending(volumes) => volumes.iter().map(text).collect(),
             _ => String::new(),

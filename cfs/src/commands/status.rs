@@ -16,8 +16,7 @@ pub const COMMAND: Command = Command {
         let path = args.rest(0, 1)?.pop();
         let understood = path.as_ref().map(|path| talk.path(path)).transpose()?;
         let answer = talk.ask(Request::Status { path: understood });
-        let clean =
-            matches!(&answer, Ok(Reply::Status(status)) if status.alone.as_ref().is_some_and(nothing));
+        let clean = matches!(&answer, Ok(Reply::Status(status)) if status.alone.as_ref().is_some_and(Alone::is_nothing));
         let answered = answer.is_ok();
         talk.answer(path.as_deref(), answer, |reply| match reply {
             Reply::Status(status) => text(status),
@@ -62,29 +61,18 @@ fn text(status: &Status) -> String {
     text
 }
 
-fn nothing(alone: &Alone) -> bool {
-    let Alone { records, open, spooled, .. } = alone;
-    records + open + spooled == 0
-}
-
 /// Whether the machine may be wiped, and why not. It is about everything, whichever path was asked about.
 fn verdict(alone: Option<&Alone>) -> String {
     let Some(alone) = alone else {
         return "what is kept here only is not known: the lid may be closed, the machine not wiped\n".into();
     };
-    if nothing(alone) {
+    if alone.is_nothing() {
         return "everything is at the servers: the lid may be closed, and the machine wiped\n".into();
     }
     let mut text: String =
         alone.open_paths.iter().map(|path| format!("open and written: {path}\n")).collect();
-    let said = [
-        (alone.records, "changes are kept here only".to_owned()),
-        (alone.open, "open files hold writes that are stored when they are closed".to_owned()),
-        (alone.spooled, format!("files that no server took lie in {}", alone.spool)),
-    ];
-    let said =
-        said.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
-    let said: Vec<_> = said.collect();
+    let said = alone
+        .each("changes are kept here only", "open files hold writes that are stored when they are closed");
     let _ = writeln!(text, "{}: the lid may be closed, the machine not wiped", said.join(", "));
     text
 }

@@ -35,6 +35,20 @@ pub struct Alone {
     pub spool: String,
 }
 
+impl Alone {
+    /// Whether the servers have everything.
+    pub fn is_nothing(&self) -> bool {
+        self.records + self.open + self.spooled == 0
+    }
+
+    /// What there is, each with its count, where it is said so of changes and of open files.
+    pub fn each(&self, changes: &str, open: &str) -> Vec<String> {
+        let spooled = format!("files that no server took lie in {}", self.spool);
+        let all = [(self.records, changes), (self.open, open), (self.spooled, &spooled)];
+        all.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
+    }
+}
+
 /// A realm in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
