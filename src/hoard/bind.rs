@@ -102,8 +102,7 @@ impl Core {
             }
             if let Err(error) = self.listing(dir, from).await {
                 let root = ObjectId { realm: dir.realm, fid: Fid::root(dir.fid.volume) };
-                bound.unbound.push((root, path, why(&error)));
-                bound.unlisted.insert(dir);
+                bound.cannot_list(dir, root, path, &error);
                 continue;
             }
             for entry in self.cache.store(|store| store.entries(dir))? {
@@ -141,8 +140,7 @@ impl Core {
             }
             bound.add(dir, wish.priority, most);
             if let Err(error) = self.listing(dir, from).await {
-                bound.unbound.push((root, path, why(&error)));
-                bound.unlisted.insert(dir);
+                bound.cannot_list(dir, root, path, &error);
                 continue;
             }
             if *part == DEEP {
@@ -203,6 +201,12 @@ impl Core {
 }
 
 impl Bound {
+    /// Notes that nothing below a directory could be bound, and why.
+    fn cannot_list(&mut self, dir: ObjectId, root: ObjectId, path: Vec<u8>, error: &Error) {
+        self.unbound.push((root, path, why(error)));
+        self.unlisted.insert(dir);
+    }
+
     /// Adds an object; answers whether it was not there before with that priority or a higher one.
     fn add(&mut self, id: ObjectId, priority: u32, most: usize) -> bool {
         let held = self.objects.get(&id).copied();

@@ -118,18 +118,21 @@ impl Core {
                 lacking.push(sibling.dot);
             }
         }
-        self.lacks(id, &lacking).await
+        Err(self.lacks(id, &lacking).await)
     }
 
     /// Why a file cannot be read whose versions were asked for in vain. All the time the same one, and every member could
     /// be asked: then it is nowhere.
-    async fn lacks(&self, id: ObjectId, versions: &[Dot]) -> Result<View> {
-        let (realm, group) = self.group(id).await?;
+    async fn lacks(&self, id: ObjectId, versions: &[Dot]) -> Error {
+        let (realm, group) = match self.group(id).await {
+            Ok(group) => group,
+            Err(error) => return error,
+        };
         let all = self.peers.live(&realm, &group).len() == group.members.len();
         let same = versions.len() == ATTEMPTS && versions.windows(2).all(|two| two[0] == two[1]);
         match all && same {
-            true => Err(Error::Io(self.shown(id), NOWHERE.to_owned())),
-            false => Err(Error::Busy(id.fid.to_string())),
+            true => Error::Io(self.shown(id), NOWHERE.to_owned()),
+            false => Error::Busy(id.fid.to_string()),
         }
     }
 
