@@ -4,6 +4,8 @@ use std::{io, path::Path, path::PathBuf};
 
 use coda_proto::{Code, Malformed, Refusal};
 
+use super::has_replicas;
+
 /// A failure of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -77,21 +79,7 @@ impl StoreError {
             _ => false,
         }
     }
-}
 
-/// Whether a server ever kept replicas in `dir`.
-pub fn has_replicas(dir: &Path) -> bool {
-    let Ok(mut found) = std::fs::read_dir(dir.join("vol")) else { return false };
-    found.any(|entry| entry.is_ok_and(|entry| entry.path().is_dir()))
-}
-
-impl From<rusqlite::types::FromSqlError> for StoreError {
-    fn from(error: rusqlite::types::FromSqlError) -> StoreError {
-        Malformed::new("column", error.to_string()).into()
-    }
-}
-
-impl StoreError {
     /// Whether what is on the disk is no store that we could have written, where the disk itself works.
     pub fn is_damage(&self) -> bool {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
@@ -104,6 +92,12 @@ impl StoreError {
             StoreError::Sql(rusqlite::Error::QueryReturnedNoRows) | StoreError::Damaged(_) => true,
             _ => false,
         }
+    }
+}
+
+impl From<rusqlite::types::FromSqlError> for StoreError {
+    fn from(error: rusqlite::types::FromSqlError) -> StoreError {
+        Malformed::new("column", error.to_string()).into()
     }
 }
 

@@ -27,17 +27,19 @@ pub mod rows;
 pub mod schema;
 mod stage;
 mod tables;
+#[cfg(test)]
+mod trying;
 mod txn;
 mod view;
 
 pub use collect::{Due, Left};
 pub use containers::Containers;
-pub use error::{StoreError, has_replicas};
+pub use error::StoreError;
 pub use former::Former;
 pub use lock::StoreLock;
 pub use lost::{LostRow, StoredRow};
 pub use realm::{Invitation, RealmStore};
-pub use replica::{Batch, NewReplica, Replica, Space, put_away, replica_dir};
+pub use replica::{Batch, NewReplica, Replica, Space, has_replicas, put_away, replica_dir};
 pub use retired::{Foldable, Folded, LONG, Marks, RetiredRow};
 pub use stage::{NOWHERE, Stage, clear_stages};
 pub use txn::Txn;

@@ -94,42 +94,19 @@ impl Txn<'_> {
 
 #[cfg(test)]
 mod tests {
-    use coda_proto::{Acl, Author, Dot, Kind, Rights, VolumeId, merge::Head};
+    use coda_proto::{Author, Dot, Kind, merge::Head};
 
     use super::*;
-    use crate::{
-        config::Durability,
-        store::{Bytes, Content, NewReplica, Replica},
+    use crate::store::{
+        Bytes, Content,
+        trying::{Trying, VOLUME},
     };
-
-    const VOLUME: VolumeId = VolumeId(0x7f00_0009);
-
-    struct World {
-        _dir: tempfile::TempDir,
-        replica: Replica,
-    }
 
     fn file(n: u32) -> Fid {
         Fid::file(VOLUME, Author(7), n)
     }
 
-    impl World {
-        fn new() -> World {
-            let dir = tempfile::tempdir().unwrap();
-            let new = NewReplica { volume: VOLUME, replica: 1, acl: Acl::root(Rights::ALL), joining: false };
-            Replica::create(dir.path(), &new, Durability::Process, 0).unwrap();
-            let replica = Replica::open(dir.path(), VOLUME, 1, 9, Durability::Process, 0).unwrap();
-            World { _dir: dir, replica }
-        }
-
-        fn job<T>(&self, job: impl FnOnce(&mut Txn<'_>) -> Result<T, StoreError>) -> T {
-            let mut answer = None;
-            self.replica
-                .write(|batch| batch.job(|txn| job(txn).map(|value| answer = Some(value))), || Ok(()))
-                .unwrap();
-            answer.unwrap()
-        }
-
+    impl Trying {
         /// A file without a name that holds so many bytes, in a container of its number.
         fn removed(&self, n: u32, length: u64) {
             self.job(|txn| {
@@ -155,7 +132,7 @@ mod tests {
 
     #[test]
     fn what_was_removed_first_goes_first_and_what_is_larger_than_all_room_goes_at_once() {
-        let world = World::new();
+        let world = Trying::new();
         world.removed(1, 40 << 20);
         world.removed(2, 20 << 20);
         assert_eq!((world.whole(2), world.remaining()), (vec![1, 2], 60 << 20));
@@ -168,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_is_removed_again_counts_once_and_what_is_forgotten_not_at_all() {
-        let world = World::new();
+        let world = Trying::new();
         world.removed(1, 1000);
         world.removed(2, 1000);
         world.job(|txn| txn.leave_remains(file(1)));
@@ -181,7 +158,7 @@ mod tests {
 
     #[test]
     fn where_the_disk_is_full_all_of_it_goes() {
-        let world = World::new();
+        let world = Trying::new();
         for n in 1..=3 {
             world.removed(n, 1000);
         }

@@ -46,6 +46,12 @@ pub fn replica_dir(dir: &Path, replica: u32) -> PathBuf {
     dir.join("vol").join(format!("{replica:08x}"))
 }
 
+/// Whether a server ever kept replicas in `dir`.
+pub fn has_replicas(dir: &Path) -> bool {
+    let Ok(mut found) = fs::read_dir(dir.join("vol")) else { return false };
+    found.any(|entry| entry.is_ok_and(|entry| entry.path().is_dir()))
+}
+
 /// Takes a replica that is not served any more out of the way, for ever or to be looked at.
 pub fn put_away(dir: &Path, replica: u32, tag: u64, for_ever: bool) -> Result<(), StoreError> {
     let path = replica_dir(dir, replica);

@@ -1,50 +1,36 @@
 //! What is kept of former contents, and what is given up.
 
-use coda_proto::{Acl, Author, Contents, Kind, Name, Op, Record, Rights, VolumeId, merge};
+use coda_proto::{Author, Contents, Kind, Name, Op, Record, merge};
 
 use super::*;
-use crate::{
-    config::Durability,
-    store::{Bytes, NewReplica, Replica},
+use crate::store::{
+    Bytes,
+    trying::{Trying, VOLUME},
 };
 
-const VOLUME: VolumeId = VolumeId(0x7f00_0009);
 const US: Author = Author(7);
 
 struct World {
-    _dir: tempfile::TempDir,
-    replica: Replica,
+    store: Trying,
     file: Fid,
     seq: u64,
 }
 
 impl World {
     fn new() -> World {
-        let dir = tempfile::tempdir().unwrap();
-        let new = NewReplica { volume: VOLUME, replica: 1, acl: Acl::root(Rights::ALL), joining: false };
-        Replica::create(dir.path(), &new, Durability::Process, 0).unwrap();
-        let replica = Replica::open(dir.path(), VOLUME, 1, 9, Durability::Process, 0).unwrap();
         let file = Fid::file(VOLUME, US, 1);
-        let mut world = World { _dir: dir, replica, file, seq: 0 };
+        let mut world = World { store: Trying::new(), file, seq: 0 };
         let name: Name = b"f".to_vec();
         let make = Op::Create { parent: Fid::root(VOLUME), name, fid: file, mode: 0o644, owner: 0 };
         world.run(make, None);
         world
     }
 
-    fn job<T>(&self, job: impl FnOnce(&mut Txn<'_>) -> Result<T, StoreError>) -> T {
-        let mut answer = None;
-        self.replica
-            .write(|batch| batch.job(|txn| job(txn).map(|value| answer = Some(value))), || Ok(()))
-            .unwrap();
-        answer.unwrap()
-    }
-
     fn run(&mut self, op: Op, content: Option<Content>) -> Dot {
         self.seq += 1;
         let made = Dot::new(US, self.seq);
         let file = self.file;
-        self.job(|txn| {
+        self.store.job(|txn| {
             let base = |fid: Fid| Some(coda_proto::Base { fid, past: txn.head(fid).unwrap()?.past });
             let bases: Vec<_> = op.touches().into_iter().filter_map(base).collect();
             let time = made.seq as i64;
@@ -78,18 +64,18 @@ impl World {
     }
 
     fn formers(&self) -> Vec<Former> {
-        self.replica.read(|view| view.formers(self.file)).unwrap()
+        self.store.replica.read(|view| view.formers(self.file)).unwrap()
     }
 
     fn bytes(&self) -> u64 {
-        self.replica.read(|view| view.former_bytes()).unwrap()
+        self.store.replica.read(|view| view.former_bytes()).unwrap()
     }
 }
 
 #[test]
 fn what_a_file_was_is_kept_with_what_its_author_had_seen_and_quota_does_not_count_it() {
     let mut world = World::new();
-    let used = |world: &World| world.replica.read(|view| Ok(view.volume_row()?.used)).unwrap();
+    let used = |world: &World| world.store.replica.read(|view| Ok(view.volume_row()?.used)).unwrap();
     let one = world.store(b"one", Some("aa11"));
     let before = used(&world);
     let two = world.store(b"two", None);
@@ -97,18 +83,18 @@ fn what_a_file_was_is_kept_with_what_its_author_had_seen_and_quota_does_not_coun
     let formers = world.formers();
     assert_eq!(formers.len(), 1);
     assert_eq!((formers[0].version.dot, formers[0].version.length), (one, 3));
-    let seen = world.replica.read(|view| view.seen_by(world.file)).unwrap();
+    let seen = world.store.replica.read(|view| view.seen_by(world.file)).unwrap();
     assert_eq!(seen.len(), 1);
     assert!(seen[0].0 == two && seen[0].1.covers(one));
     // Its container is no garbage while it is kept, and is when it goes.
-    assert!(world.replica.garbage(9).unwrap().is_empty());
-    let held = world.replica.read(|view| view.former_content(world.file, one)).unwrap().unwrap();
+    assert!(world.store.replica.garbage(9).unwrap().is_empty());
+    let held = world.store.replica.read(|view| view.former_content(world.file, one)).unwrap().unwrap();
     assert!(matches!(held.bytes, Bytes::Container(name) if name == "aa11"));
-    assert!(!world.job(|txn| txn.forget_formers(0, 100)));
+    assert!(!world.store.job(|txn| txn.forget_formers(0, 100)));
     assert_eq!((world.formers().len(), world.bytes()), (1, 3), "it is new");
-    assert!(!world.job(|txn| txn.forget_formers(101, 200)));
+    assert!(!world.store.job(|txn| txn.forget_formers(101, 200)));
     assert_eq!((world.formers().len(), world.bytes()), (0, 0));
-    assert_eq!(world.replica.garbage(9).unwrap(), ["aa11"]);
+    assert_eq!(world.store.replica.garbage(9).unwrap(), ["aa11"]);
 }
 
 #[test]
@@ -120,7 +106,7 @@ fn of_one_file_a_few_are_kept_the_oldest_and_the_newest_among_them() {
     assert_eq!((kept[0], kept[OF_ONE - 1]), (made[0], made[38]));
     assert_eq!(world.bytes(), 4 * OF_ONE as u64);
     // Whoever removes the file leaves nothing behind.
-    world.job(|txn| txn.forget_formers_of(Fid::file(VOLUME, US, 1)));
+    world.store.job(|txn| txn.forget_formers_of(Fid::file(VOLUME, US, 1)));
     assert_eq!((world.formers().len(), world.bytes()), (0, 0));
 }
 
@@ -152,7 +138,7 @@ fn where_much_is_to_go_no_store_waits_for_all_of_it() {
     let mut world = World::new();
     world.store(b"x", None);
     world.store(b"y", None);
-    world.job(|txn| {
+    world.store.job(|txn| {
         let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
             INSERT INTO former(vnode, uniq, author, seq, length, hash, mtime, host, seen, bytes)
             SELECT 2, i, 1, 1, 1048576, x'', 0, '', x'', x'' FROM n; UPDATE kept SET bytes = 1 + 100 * 1048576";
@@ -160,14 +146,14 @@ fn where_much_is_to_go_no_store_waits_for_all_of_it() {
     });
     world.store(b"z", None);
     assert_eq!(world.bytes(), (101 - u64::from(AT_A_STORE)) << 20 | 1, "what it was and some others went");
-    while world.job(|txn| txn.forget_formers(0, 100)) {}
+    while world.store.job(|txn| txn.forget_formers(0, 100)) {}
     assert_eq!(world.bytes(), (15 << 20) + 1);
 }
 
 #[test]
 fn what_authors_had_seen_goes_with_the_versions_that_it_explains() {
     let mut world = World::new();
-    let seen = |world: &World| world.replica.read(|view| view.seen_by(world.file)).unwrap();
+    let seen = |world: &World| world.store.replica.read(|view| view.seen_by(world.file)).unwrap();
     for n in 0..40u32 {
         world.store(&n.to_le_bytes(), None);
     }
@@ -175,9 +161,9 @@ fn what_authors_had_seen_goes_with_the_versions_that_it_explains() {
     assert_eq!(seen(&world).iter().map(|(made, _)| *made).collect::<Vec<_>>(), [last], "of the present one");
     let explained = |former: &Former| former.version.dot == Dot::new(US, 2) || !former.seen.is_empty();
     assert!(world.formers().iter().all(explained), "former ones say it themselves");
-    world.job(|txn| txn.forget_formers(0, 100));
+    world.store.job(|txn| txn.forget_formers(0, 100));
     assert_eq!(seen(&world).len(), 1, "the others are new");
-    world.job(|txn| txn.forget_formers(101, 200));
+    world.store.job(|txn| txn.forget_formers(101, 200));
     assert!(seen(&world).is_empty());
 }
 
@@ -190,17 +176,17 @@ fn a_former_version_that_is_damaged_is_forgotten_and_others_with_its_bytes_stay(
     world.store(b"other", None);
     let hash = *blake3::hash(b"same").as_bytes();
     let dots = |world: &World| world.formers().iter().map(|f| f.version.dot).collect::<Vec<_>>();
-    world.job(|txn| txn.lose(&hash, Some("bb22")));
+    world.store.job(|txn| txn.lose(&hash, Some("bb22")));
     assert_eq!((dots(&world), world.bytes()), (vec![first, inline], 8));
-    world.job(|txn| txn.lose(&hash, None));
+    world.store.job(|txn| txn.lose(&hash, None));
     assert_eq!(dots(&world), [first, inline], "what the row holds is whole");
-    let places = world.replica.read(|view| view.stored_after(0, 9)).unwrap();
+    let places = world.store.replica.read(|view| view.stored_after(0, 9)).unwrap();
     assert_eq!(places.len(), 1);
-    let then = world.replica.read(|view| view.stored_after(places[0].place, 9)).unwrap();
+    let then = world.store.replica.read(|view| view.stored_after(places[0].place, 9)).unwrap();
     assert_eq!(then.iter().map(|row| row.place < 0).collect::<Vec<_>>(), [true, true]);
-    let again = world.replica.read(|view| view.stored_at(then[1].place)).unwrap();
+    let again = world.store.replica.read(|view| view.stored_at(then[1].place)).unwrap();
     assert_eq!(again.unwrap().hash, hash);
-    assert!(world.replica.read(|view| view.stored_after(then[1].place, 9)).unwrap().is_empty());
+    assert!(world.store.replica.read(|view| view.stored_after(then[1].place, 9)).unwrap().is_empty());
 }
 
 #[test]
@@ -215,6 +201,6 @@ fn what_is_missed_least_goes() {
 fn a_directory_has_no_former_contents() {
     let world = World::new();
     let root = Head::runt(Fid::root(VOLUME), Kind::Directory);
-    world.job(|txn| txn.keep_replaced(&root));
+    world.store.job(|txn| txn.keep_replaced(&root));
     assert_eq!(world.bytes(), 0);
 }
