@@ -267,9 +267,9 @@ pub fn add_server(
     if !endpoints.iter().any(|endpoint| !endpoint.peer_only) {
         return Err(invalid("clients need an endpoint, too"));
     }
-    let mut others = realm.servers.values();
-    if let Some(other) = others.find(|other| other.endpoints.iter().any(|taken| endpoints.contains(taken))) {
-        let at = other.endpoints.iter().find(|taken| endpoints.contains(taken)).expect("it was just found");
+    let mut taken =
+        realm.servers.values().flat_map(|other| other.endpoints.iter().map(move |at| (other, at)));
+    if let Some((other, at)) = taken.find(|(_, at)| endpoints.contains(at)) {
         let why =
             format!("{}:{} is where server {} is reached: say --endpoint", at.host, at.port, other.name);
         return Err(Refusal::new(Code::Exists, why));
